@@ -1,1 +1,45 @@
-//! (see ARCHITECTURE.md)
+//! Protobuf and gRPC types of the wire API, clients and servers.
+//!
+//! Modules are the protobuf packages (`moby.buildkit.v1` is [`moby::buildkit::v1`]); the names below them shorten the way. Package,
+//! message and field names and numbers are BuildKit's: they are the protocol. The only package of our own is `kiln.v1`.
+//! Nothing here checks a value: every message comes from a peer and is judged where it is read.
+
+#![forbid(unsafe_code)]
+
+#[allow(missing_docs, clippy::all, rustdoc::all)]
+mod packages {
+    include!(concat!(env!("OUT_DIR"), "/packages.rs"));
+}
+
+pub use packages::*;
+
+/// `containerd.services.content.v1`: blobs by digest, on the daemon and (for `oci-layout` contexts and local caches) on the client.
+pub use packages::containerd::services::content::v1 as content;
+/// `fsutil.types`: frames of the file transfer.
+pub use packages::fsutil::types as fsutil_types;
+/// `google.rpc`: the status with details.
+pub use packages::google::rpc;
+/// `kiln.v1`: the daemon's local image store.
+pub use packages::kiln::v1 as images;
+/// `moby.buildkit.v1`: the Control service.
+pub use packages::moby::buildkit::v1 as control;
+/// `moby.buildkit.v1.apicaps`: named capabilities.
+pub use packages::moby::buildkit::v1::apicaps;
+/// `moby.buildkit.v1.frontend`: the LLBBridge service.
+pub use packages::moby::buildkit::v1::frontend;
+/// `moby.buildkit.v1.sourcepolicy`: rules about sources.
+pub use packages::moby::buildkit::v1::sourcepolicy;
+/// `moby.buildkit.v1.types`: worker records.
+pub use packages::moby::buildkit::v1::types;
+/// `moby.filesync.v1`: the client's files and credentials.
+pub use packages::moby::filesync::v1 as filesync;
+/// `opentelemetry.proto.collector.trace.v1`: trace export, unread.
+pub use packages::opentelemetry::proto::collector::trace::v1 as trace;
+
+pub use bytes;
+pub use prost;
+pub use prost_types;
+pub use tonic;
+
+/// The largest gRPC message that BuildKit peers accept, in bytes; callers set it on clients and servers.
+pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
