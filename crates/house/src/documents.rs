@@ -14,7 +14,8 @@ pub fn check(root: &Path) -> Result<Vec<String>, String> {
             }
         }
     }
-    let map = std::fs::read_to_string(root.join("ARCHITECTURE.md")).map_err(|error| format!("ARCHITECTURE.md: {error}"))?;
+    let map = std::fs::read_to_string(root.join("ARCHITECTURE.md"))
+        .map_err(|error| format!("ARCHITECTURE.md: {error}"))?;
     for name in files.iter().filter_map(|name| name.strip_prefix("crates/")?.strip_suffix("/Cargo.toml")) {
         if !map.contains(&format!("`{name}`")) {
             found.push(format!("crates/{name} is missing from ARCHITECTURE.md"));

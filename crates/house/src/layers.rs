@@ -44,9 +44,12 @@ struct Dependency {
 pub fn check(root: &Path) -> Result<Vec<String>, String> {
     let text = std::fs::read_to_string(root.join("docs/layers.toml")).map_err(|error| error.to_string())?;
     let layers: Layers = toml::from_str(&text).map_err(|error| error.to_string())?;
-    let json = crate::output(
-        Command::new(env!("CARGO")).current_dir(root).args(["metadata", "--no-deps", "--format-version", "1"]),
-    )?;
+    let json = crate::output(Command::new(env!("CARGO")).current_dir(root).args([
+        "metadata",
+        "--no-deps",
+        "--format-version",
+        "1",
+    ]))?;
     let metadata: Metadata = serde_json::from_str(&json).map_err(|error| error.to_string())?;
     Ok(findings(&layers, &metadata))
 }
@@ -77,8 +80,10 @@ fn findings(layers: &Layers, metadata: &Metadata) -> Vec<String> {
             if upwards {
                 found.push(format!("{} depends upwards on {}", package.name, dependency.name));
             }
-            if let Some(apart) =
-                layers.apart.iter().find(|pair| pair.upper == package.name && pair.lower == dependency.name && !dev)
+            if let Some(apart) = layers
+                .apart
+                .iter()
+                .find(|pair| pair.upper == package.name && pair.lower == dependency.name && !dev)
             {
                 found.push(format!("{} must not use {}: {}", package.name, dependency.name, apart.why));
             }
@@ -95,7 +100,11 @@ mod tests {
         Layers {
             order: ["top", "middle", "bottom"].map(str::to_owned).to_vec(),
             dev_only: vec!["kit".to_owned()],
-            apart: vec![Apart { upper: "top".to_owned(), lower: "bottom".to_owned(), why: "a wall".to_owned() }],
+            apart: vec![Apart {
+                upper: "top".to_owned(),
+                lower: "bottom".to_owned(),
+                why: "a wall".to_owned(),
+            }],
         }
     }
 
@@ -113,7 +122,8 @@ mod tests {
 
     #[test]
     fn downwards_is_in_order() {
-        let metadata = Metadata { packages: vec![package("middle", &[("bottom", None), ("kit", Some("dev"))])] };
+        let metadata =
+            Metadata { packages: vec![package("middle", &[("bottom", None), ("kit", Some("dev"))])] };
         assert!(findings(&layers(), &metadata).is_empty());
     }
 

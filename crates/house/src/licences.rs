@@ -41,7 +41,8 @@ struct Package {
 }
 
 pub fn check(root: &Path) -> Result<Vec<String>, String> {
-    let text = std::fs::read_to_string(root.join("deny.toml")).map_err(|error| format!("deny.toml: {error}"))?;
+    let text =
+        std::fs::read_to_string(root.join("deny.toml")).map_err(|error| format!("deny.toml: {error}"))?;
     let deny: Deny = toml::from_str(&text).map_err(|error| format!("deny.toml: {error}"))?;
     let json = crate::output(Command::new(env!("CARGO")).current_dir(root).args([
         "metadata",
@@ -57,7 +58,10 @@ pub fn check(root: &Path) -> Result<Vec<String>, String> {
         match &package.license {
             None => found.push(format!("{} {} names no licence", package.name, package.version)),
             Some(licence) if !allowed(licence, &deny.licenses.allow) => {
-                found.push(format!("{} {} is under {licence}, which deny.toml does not allow", package.name, package.version));
+                found.push(format!(
+                    "{} {} is under {licence}, which deny.toml does not allow",
+                    package.name, package.version
+                ));
             }
             Some(_) => {}
         }
@@ -118,7 +122,13 @@ mod tests {
     #[test]
     fn expressions() {
         let allow = ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception"].map(str::to_owned);
-        for good in ["MIT", "MIT OR GPL-3.0", "MIT/Apache-2.0", "(GPL-2.0 OR MIT) AND Apache-2.0", "Apache-2.0 WITH LLVM-exception"] {
+        for good in [
+            "MIT",
+            "MIT OR GPL-3.0",
+            "MIT/Apache-2.0",
+            "(GPL-2.0 OR MIT) AND Apache-2.0",
+            "Apache-2.0 WITH LLVM-exception",
+        ] {
             assert!(allowed(good, &allow), "{good}");
         }
         for bad in ["GPL-3.0", "MIT AND GPL-3.0", "", "(MIT", "MIT WITH something"] {

@@ -20,8 +20,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let checks: [(&str, fn(&Path) -> Result<Vec<String>, String>); 4] =
-        [("layers", layers::check), ("licences", licences::check), ("foreign text", foreign::check), ("documents", documents::check)];
+    let checks: [(&str, fn(&Path) -> Result<Vec<String>, String>); 4] = [
+        ("layers", layers::check),
+        ("licences", licences::check),
+        ("foreign text", foreign::check),
+        ("documents", documents::check),
+    ];
     let mut findings = 0;
     for (name, check) in checks {
         match check(&root) {
@@ -44,11 +48,17 @@ fn main() -> ExitCode {
 }
 
 fn workspace_root() -> Result<PathBuf, String> {
-    let text = output(
-        Command::new(env!("CARGO")).args(["locate-project", "--workspace", "--message-format", "plain"]),
-    )?;
+    let text = output(Command::new(env!("CARGO")).args([
+        "locate-project",
+        "--workspace",
+        "--message-format",
+        "plain",
+    ]))?;
     let manifest = PathBuf::from(text.trim());
-    manifest.parent().map(Path::to_path_buf).ok_or_else(|| format!("no parent folder of {}", manifest.display()))
+    manifest
+        .parent()
+        .map(Path::to_path_buf)
+        .ok_or_else(|| format!("no parent folder of {}", manifest.display()))
 }
 
 /// Runs a program and gives what it printed; a failure carries what it said on standard error.

@@ -1,4 +1,8 @@
 //! The builder daemon: settings, listeners, the Control service, builds, history, garbage collection.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+pub mod builds;
+pub mod idle;
+pub mod listen;
 
 pub mod settings;

@@ -44,7 +44,12 @@ fn roots() -> PathBuf {
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/bases/make.sh");
             // Test programs run side by side; only one may make the files.
             std::fs::create_dir_all(&folder).expect("a folder for the bases");
-            let status = program("flock").arg(folder.join(".lock")).arg(script).arg(&folder).status().expect("flock starts");
+            let status = program("flock")
+                .arg(folder.join(".lock"))
+                .arg(script)
+                .arg(&folder)
+                .status()
+                .expect("flock starts");
             assert!(status.success(), "the base images could not be made");
             folder
         })
@@ -133,5 +138,9 @@ fn write(path: &Path, text: &str) {
 fn sha256(file: &Path) -> String {
     let output = program("sha256sum").arg(file).output().expect("sha256sum starts");
     assert!(output.status.success(), "{} cannot be hashed", file.display());
-    String::from_utf8_lossy(&output.stdout).split_whitespace().next().expect("a digest comes first").to_owned()
+    String::from_utf8_lossy(&output.stdout)
+        .split_whitespace()
+        .next()
+        .expect("a digest comes first")
+        .to_owned()
 }

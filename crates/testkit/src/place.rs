@@ -123,10 +123,16 @@ impl Place {
     pub fn stop_daemons(&self, signal: &str) {
         let pids = self.daemons();
         for pid in &pids {
-            let _ = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).stderr(Stdio::null()).status();
+            let _ = Command::new("kill")
+                .arg(format!("-{signal}"))
+                .arg(pid.to_string())
+                .stderr(Stdio::null())
+                .status();
         }
         let deadline = Instant::now() + STOP_TIMEOUT;
-        while pids.iter().any(|pid| Path::new(&format!("/proc/{pid}/exe")).exists()) && Instant::now() < deadline {
+        while pids.iter().any(|pid| Path::new(&format!("/proc/{pid}/exe")).exists())
+            && Instant::now() < deadline
+        {
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -7,7 +7,11 @@ use std::process::Command;
 fn bin_folder() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
     let deps = test.parent().expect("a test lies in a folder");
-    if deps.ends_with("deps") { deps.parent().expect("deps lies in the profile's folder").to_path_buf() } else { deps.to_path_buf() }
+    if deps.ends_with("deps") {
+        deps.parent().expect("deps lies in the profile's folder").to_path_buf()
+    } else {
+        deps.to_path_buf()
+    }
 }
 
 /// The workspace's target folder, for things that are made once and kept between runs.

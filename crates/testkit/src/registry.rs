@@ -28,9 +28,10 @@ impl Registry {
     /// Starts one that asks for a user and a password (htpasswd, bcrypt), over plain HTTP.
     pub fn start_with_password(htpasswd_line: &str) -> Registry {
         let line = format!("{htpasswd_line}\n");
-        Registry::start_with("auth:\n    htpasswd:\n        realm: test\n        path: {storage}/htpasswd\n", |_| {
-            vec![("htpasswd", line)]
-        })
+        Registry::start_with(
+            "auth:\n    htpasswd:\n        realm: test\n        path: {storage}/htpasswd\n",
+            |_| vec![("htpasswd", line)],
+        )
     }
 
     fn start_with(extra: &str, files: impl FnOnce(&TempDir) -> Vec<(&'static str, String)>) -> Registry {

@@ -130,14 +130,21 @@ pub fn resolve(flags: Flags, around: &Surroundings) -> Result<Settings, Error> {
     let worker = file.worker.oci;
 
     switched_on("--oci-worker", flags.oci_worker.as_deref(), &["true", "auto"], "kilnd has this one worker")?;
-    switched_on("--containerd-worker", flags.containerd_worker.as_deref(), &["false", "auto"], "kilnd has no containerd worker")?;
+    switched_on(
+        "--containerd-worker",
+        flags.containerd_worker.as_deref(),
+        &["false", "auto"],
+        "kilnd has no containerd worker",
+    )?;
     if worker.enabled == Some(false) {
         return Err(value("worker.oci.enabled", "false", "kilnd has this one worker"));
     }
     let native_snapshots = match flags.oci_worker_snapshotter.as_deref() {
         None | Some("auto" | "overlayfs") => false,
         Some("native") => true,
-        Some(other) => return Err(value("--oci-worker-snapshotter", other, "expected auto, overlayfs or native")),
+        Some(other) => {
+            return Err(value("--oci-worker-snapshotter", other, "expected auto, overlayfs or native"));
+        }
     };
     let network = flags.oci_worker_net.or(worker.network_mode).unwrap_or_else(|| "auto".to_owned());
     if !NETWORKS.contains(&network.as_str()) {
@@ -214,9 +221,16 @@ pub fn resolve(flags: Flags, around: &Surroundings) -> Result<Settings, Error> {
         } else {
             flags.allow_insecure_entitlement
         },
-        otel_socket: flags.otel_socket_path.or(file.otel.socket_path).filter(|path| !path.as_os_str().is_empty()),
+        otel_socket: flags
+            .otel_socket_path
+            .or(file.otel.socket_path)
+            .filter(|path| !path.as_os_str().is_empty()),
         labels,
-        platforms: if flags.oci_worker_platform.is_empty() { worker.platforms } else { flags.oci_worker_platform },
+        platforms: if flags.oci_worker_platform.is_empty() {
+            worker.platforms
+        } else {
+            flags.oci_worker_platform
+        },
         runtime: flags
             .oci_worker_binary
             .or(worker.binary.map(|path| path.display().to_string()))
@@ -260,8 +274,10 @@ pub fn gc_policies(rules: &[GcRule], limits: SpaceLimits, disk_bytes: u64) -> Ve
             .collect();
     }
     const GIGABYTE: u64 = 1_000_000_000;
-    let reserved = limits.reserved.map_or((disk_bytes / 10).min(10 * GIGABYTE), |space| space.bytes(disk_bytes));
-    let max_used = limits.max_used.map_or((disk_bytes / 10 * 8).min(100 * GIGABYTE), |space| space.bytes(disk_bytes));
+    let reserved =
+        limits.reserved.map_or((disk_bytes / 10).min(10 * GIGABYTE), |space| space.bytes(disk_bytes));
+    let max_used =
+        limits.max_used.map_or((disk_bytes / 10 * 8).min(100 * GIGABYTE), |space| space.bytes(disk_bytes));
     let min_free = limits.min_free.map_or(disk_bytes / 5, |space| space.bytes(disk_bytes));
     let limited = GcPolicy {
         reserved_space: reserved,
@@ -287,7 +303,12 @@ fn value(flag: &'static str, value: &str, expected: &'static str) -> Error {
     Error::Value { flag, value: value.to_owned(), expected }
 }
 
-fn switched_on(flag: &'static str, given: Option<&str>, taken: &[&str], expected: &'static str) -> Result<(), Error> {
+fn switched_on(
+    flag: &'static str,
+    given: Option<&str>,
+    taken: &[&str],
+    expected: &'static str,
+) -> Result<(), Error> {
     match given {
         Some(text) if !taken.contains(&text) => Err(value(flag, text, expected)),
         _ => Ok(()),
@@ -324,9 +345,13 @@ fn parse_address(text: &str) -> Result<Address, Error> {
 /// Where a configuration may be, the user's before the machine's.
 fn default_config(around: &Surroundings) -> Option<PathBuf> {
     let system = [PathBuf::from("/etc/kiln/kilnd.toml"), PathBuf::from("/etc/buildkit/buildkitd.toml")];
-    let config_home = around.xdg_config_home.clone().or_else(|| around.home.as_ref().map(|home| home.join(".config")));
+    let config_home =
+        around.xdg_config_home.clone().or_else(|| around.home.as_ref().map(|home| home.join(".config")));
     let (user, system): (Option<PathBuf>, &[PathBuf]) = if is_drop_in(around) {
-        (config_home.filter(|_| !around.host_root).map(|folder| folder.join("buildkit/buildkitd.toml")), &system[1..])
+        (
+            config_home.filter(|_| !around.host_root).map(|folder| folder.join("buildkit/buildkitd.toml")),
+            &system[1..],
+        )
     } else {
         (config_home.map(|folder| folder.join("kiln/kilnd.toml")), &system)
     };
@@ -390,7 +415,9 @@ mod tests {
         let path = folder.path().join("c.toml");
         std::fs::write(&path, "root = \"/a\"\n[worker.oci]\ngc = true\nmax-parallelism = 7\n").unwrap();
         let config = format!("--config={}", path.display());
-        let settings = settled(&[&config, "--root=/b", "--oci-worker-gc=false", "--oci-max-parallelism=num-cpu"]).unwrap();
+        let settings =
+            settled(&[&config, "--root=/b", "--oci-worker-gc=false", "--oci-max-parallelism=num-cpu"])
+                .unwrap();
         assert_eq!(settings.root, Path::new("/b"));
         assert!(settings.gc.is_none());
         assert_eq!(settings.max_parallelism, Some(2));
@@ -399,7 +426,12 @@ mod tests {
 
     #[test]
     fn what_kilnd_does_not_have_is_refused() {
-        for flags in [["--containerd-worker=true"], ["--oci-worker=false"], ["--oci-worker-net=cni"], ["--addr=npipe://x"]] {
+        for flags in [
+            ["--containerd-worker=true"],
+            ["--oci-worker=false"],
+            ["--oci-worker-net=cni"],
+            ["--addr=npipe://x"],
+        ] {
             let error = settled(&flags).unwrap_err().to_string();
             assert!(error.contains("expected") || error.contains("kilnd has"), "{error}");
         }

@@ -46,7 +46,11 @@ impl DiskSpace {
             "g" | "gb" | "gib" => 30,
             "t" | "tb" | "tib" => 40,
             "p" | "pb" | "pib" => 50,
-            _ => return Err(format!("`{text}` is no amount of disk: expected such as `512MB`, `10GB` or `10%`")),
+            _ => {
+                return Err(format!(
+                    "`{text}` is no amount of disk: expected such as `512MB`, `10GB` or `10%`"
+                ));
+            }
         };
         if let Ok(whole) = number.parse::<u64>() {
             return whole
