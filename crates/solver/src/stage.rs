@@ -1,0 +1,188 @@
+//! One shared computation: started by the first who wants it, kept for all who want it later, stopped when
+//! the last one who waits for it goes away.
+
+use crate::{Op, SolveError, SolveErrorKind};
+use futures::FutureExt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio_util::sync::CancellationToken;
+
+/// See the module's text. `V` is what comes out; failures are kept too, for one epoch (see [`Stage::get`]).
+pub(crate) struct Stage<O: Op, V> {
+    state: Arc<Mutex<State<O, V>>>,
+}
+
+impl<O: Op, V> Default for Stage<O, V> {
+    fn default() -> Self {
+        Stage { state: Arc::new(Mutex::new(State::Idle)) }
+    }
+}
+
+enum State<O: Op, V> {
+    Idle,
+    Running(Run),
+    Done { epoch: u64, value: Result<V, SolveError<O>> },
+}
+
+struct Run {
+    waiters: usize,
+    /// Fires when the last waiter has gone.
+    cancel: CancellationToken,
+    /// Fires when the computation has ended, whichever way.
+    ended: CancellationToken,
+}
+
+enum Step<O: Op, V> {
+    Ready(Result<V, SolveError<O>>),
+    Wait(Waiter<O, V>, CancellationToken),
+    WaitForEnd(CancellationToken),
+}
+
+impl<O: Op, V: Clone + Send + Sync + 'static> Stage<O, V> {
+    /// The value, computed by `start` unless it is there or under way.
+    ///
+    /// A failure of an `epoch` before the caller's is forgotten and computed again; a cancelled computation is
+    /// always forgotten. The token given to `start` fires when nobody waits any more; the computation is
+    /// polled until it ends, so whatever should stop at once has to watch it (see [`or_cancelled`]).
+    pub(crate) async fn get<F, Fut>(&self, epoch: u64, start: F) -> Result<V, SolveError<O>>
+    where
+        F: FnOnce(CancellationToken) -> Fut,
+        Fut: Future<Output = Result<V, SolveError<O>>> + Send + 'static,
+    {
+        let mut start = Some(start);
+        loop {
+            match self.step(epoch, &mut start) {
+                Step::Ready(value) => return value,
+                Step::Wait(waiter, ended) => {
+                    ended.cancelled().await;
+                    drop(waiter);
+                    // Read what came out; only a computation cancelled under our feet leaves nothing.
+                    if let State::Done { value, .. } = &*lock(&self.state) {
+                        return value.clone();
+                    }
+                    if start.is_none() {
+                        return Err(SolveError::cancelled());
+                    }
+                }
+                Step::WaitForEnd(ended) => ended.cancelled().await,
+            }
+        }
+    }
+
+    /// The value if it is there and no failure.
+    pub(crate) fn peek(&self) -> Option<V> {
+        match &*lock(&self.state) {
+            State::Done { value: Ok(value), .. } => Some(value.clone()),
+            _ => None,
+        }
+    }
+
+    fn step<F, Fut>(&self, epoch: u64, start: &mut Option<F>) -> Step<O, V>
+    where
+        F: FnOnce(CancellationToken) -> Fut,
+        Fut: Future<Output = Result<V, SolveError<O>>> + Send + 'static,
+    {
+        let mut state = lock(&self.state);
+        match &mut *state {
+            State::Done { value: Ok(value), .. } => return Step::Ready(Ok(value.clone())),
+            State::Done { epoch: of, value } if *of >= epoch => return Step::Ready(value.clone()),
+            State::Running(run) if run.cancel.is_cancelled() => return Step::WaitForEnd(run.ended.clone()),
+            State::Running(run) => {
+                run.waiters += 1;
+                let waiter = Waiter { state: self.state.clone(), ended: run.ended.clone() };
+                return Step::Wait(waiter, run.ended.clone());
+            }
+            State::Done { .. } | State::Idle => {}
+        }
+        let Some(start) = start.take() else {
+            return Step::Ready(Err(SolveError::cancelled()));
+        };
+        let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
+        *state = State::Running(Run { waiters: 1, cancel: cancel.clone(), ended: ended.clone() });
+        drop(state);
+        let computation = start(cancel);
+        let (shared, fires) = (self.state.clone(), ended.clone());
+        tokio::spawn(async move {
+            // If the runtime drops this task, whoever waits must not wait for ever.
+            let _ends = EndGuard { state: shared.clone(), ended: fires };
+            let value = AssertUnwindSafe(computation).catch_unwind().await.unwrap_or_else(|panic| {
+                let text = panic_text(&*panic);
+                Err(SolveError::plain(SolveErrorKind::Panic(text)))
+            });
+            let forget = matches!(&value, Err(error) if error.is_cancelled());
+            let new = if forget { State::Idle } else { State::Done { epoch, value } };
+            let old = std::mem::replace(&mut *lock(&shared), new);
+            drop(old);
+        });
+        Step::Wait(Waiter { state: self.state.clone(), ended: ended.clone() }, ended)
+    }
+}
+
+/// Marks the end of a computation, however its task ends.
+struct EndGuard<O: Op, V> {
+    state: Arc<Mutex<State<O, V>>>,
+    ended: CancellationToken,
+}
+
+impl<O: Op, V> Drop for EndGuard<O, V> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.state);
+        if matches!(&*state, State::Running(_)) {
+            *state = State::Idle;
+        }
+        drop(state);
+        self.ended.cancel();
+    }
+}
+
+/// Interest of one caller in a run.
+struct Waiter<O: Op, V> {
+    state: Arc<Mutex<State<O, V>>>,
+    ended: CancellationToken,
+}
+
+impl<O: Op, V> Drop for Waiter<O, V> {
+    fn drop(&mut self) {
+        if self.ended.is_cancelled() {
+            return;
+        }
+        let mut state = lock(&self.state);
+        // The run may have ended between the check and the lock; a new one cannot have begun before `ended`.
+        if let State::Running(run) = &mut *state {
+            run.waiters -= 1;
+            if run.waiters == 0 {
+                let cancel = run.cancel.clone();
+                drop(state);
+                cancel.cancel();
+            }
+        }
+    }
+}
+
+/// `future`, dropped and turned into a cancellation as soon as `cancel` fires.
+pub(crate) async fn or_cancelled<O: Op, V>(
+    cancel: &CancellationToken,
+    future: impl Future<Output = Result<V, SolveError<O>>>,
+) -> Result<V, SolveError<O>> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(SolveError::cancelled()),
+        value = future => value,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code that can panic runs under these locks; a poisoned one still holds a whole state.
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        (*text).to_string()
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "no message".to_string()
+    }
+}
