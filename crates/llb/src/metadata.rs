@@ -1,0 +1,124 @@
+//! What belongs to a vertex without being part of its digest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_proto::pb;
+
+/// Key of [`OpMetadata::description`]: the vertex's name in progress output.
+pub const DESCRIPTION_CUSTOM_NAME: &str = "llb.customname";
+
+/// Metadata of a vertex.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OpMetadata {
+    /// Run even if there is a cached result.
+    pub ignore_cache: bool,
+    /// Texts for people and tools.
+    pub description: BTreeMap<String, String>,
+    /// Whether the result may go into an exported cache; none: the exporter decides.
+    pub export_cache: Option<bool>,
+    /// Capabilities that the vertex needs.
+    pub caps: BTreeSet<String>,
+    /// The group that its progress is shown in.
+    pub progress_group: Option<ProgressGroup>,
+    /// Limits for its process.
+    pub linux_resources: Option<LinuxResources>,
+}
+
+/// Vertices that progress shows as one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProgressGroup {
+    /// Equal for all members.
+    pub id: String,
+    /// What is shown.
+    pub name: String,
+    /// Gives way to a group of another name.
+    pub weak: bool,
+}
+
+/// Limits of a process; zero or empty: none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LinuxResources {
+    /// Memory in bytes.
+    pub memory: i64,
+    /// Memory and swap in bytes.
+    pub memory_swap: i64,
+    /// Relative weight.
+    pub cpu_shares: u64,
+    /// Length of a scheduling period in microseconds.
+    pub cpu_period: u64,
+    /// Processor time in such a period in microseconds.
+    pub cpu_quota: i64,
+    /// Processors, as in `0-3,7`.
+    pub cpuset_cpus: String,
+    /// Memory nodes, as in `0-3,7`.
+    pub cpuset_mems: String,
+}
+
+impl OpMetadata {
+    /// Takes over what `other` says, as two vertices that turn out equal are merged.
+    pub fn merge(&mut self, other: &OpMetadata) {
+        self.ignore_cache |= other.ignore_cache;
+        self.description.extend(other.description.clone());
+        if other.export_cache.is_some() {
+            self.export_cache = other.export_cache;
+        }
+        self.caps.extend(other.caps.iter().cloned());
+        if other.progress_group.is_some() {
+            self.progress_group.clone_from(&other.progress_group);
+        }
+        if other.linux_resources.is_some() {
+            self.linux_resources.clone_from(&other.linux_resources);
+        }
+    }
+}
+
+impl From<&pb::OpMetadata> for OpMetadata {
+    fn from(metadata: &pb::OpMetadata) -> Self {
+        Self {
+            ignore_cache: metadata.ignore_cache,
+            description: metadata.description.clone(),
+            export_cache: metadata.export_cache.map(|export| export.value),
+            // As BuildKit reads it: to be listed is to be needed, whatever the value says.
+            caps: metadata.caps.keys().cloned().collect(),
+            progress_group: metadata.progress_group.as_ref().map(|group| ProgressGroup {
+                id: group.id.clone(),
+                name: group.name.clone(),
+                weak: group.weak,
+            }),
+            linux_resources: metadata.linux_resources.as_ref().map(|limits| LinuxResources {
+                memory: limits.memory,
+                memory_swap: limits.memory_swap,
+                cpu_shares: limits.cpu_shares,
+                cpu_period: limits.cpu_period,
+                cpu_quota: limits.cpu_quota,
+                cpuset_cpus: limits.cpuset_cpus.clone(),
+                cpuset_mems: limits.cpuset_mems.clone(),
+            }),
+        }
+    }
+}
+
+impl From<&OpMetadata> for pb::OpMetadata {
+    fn from(metadata: &OpMetadata) -> Self {
+        Self {
+            ignore_cache: metadata.ignore_cache,
+            description: metadata.description.clone(),
+            export_cache: metadata.export_cache.map(|value| pb::ExportCache { value }),
+            caps: metadata.caps.iter().map(|cap| (cap.clone(), true)).collect(),
+            progress_group: metadata.progress_group.as_ref().map(|group| pb::ProgressGroup {
+                id: group.id.clone(),
+                name: group.name.clone(),
+                weak: group.weak,
+            }),
+            linux_resources: metadata.linux_resources.as_ref().map(|limits| pb::LinuxResources {
+                memory: limits.memory,
+                memory_swap: limits.memory_swap,
+                cpu_shares: limits.cpu_shares,
+                cpu_period: limits.cpu_period,
+                cpu_quota: limits.cpu_quota,
+                cpuset_cpus: limits.cpuset_cpus.clone(),
+                cpuset_mems: limits.cpuset_mems.clone(),
+            }),
+        }
+    }
+}
