@@ -44,6 +44,9 @@ mod solver;
 mod stage;
 mod store;
 
+#[cfg(feature = "testsuite")]
+pub mod testsuite;
+
 pub use cache::{Cache, CacheSource};
 pub use clock::{Clock, SystemClock};
 pub use context::{Cancelled, OpContext};
