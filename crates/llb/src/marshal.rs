@@ -137,7 +137,7 @@ impl<'a> Writer<'a> {
                 .map(|input| pb::Input { digest: input.digest.to_string(), index: input.index as i64 })
                 .collect(),
         };
-        let digest = self.write(message.encode_to_vec().into());
+        let digest = self.write(encode(message));
         self.metadata.entry(digest.to_string()).or_default().merge(&metadata);
         self.sources.add(&digest, &constraints.locations);
         self.done.insert(Arc::as_ptr(node), digest);
@@ -178,7 +178,7 @@ impl<'a> Writer<'a> {
             (self.metadata.values().any(|m| m.export_cache.is_some()), caps::META_EXPORTCACHE),
         ];
         metadata.caps.extend(needed.into_iter().filter(|(need, _)| *need).map(|(_, cap)| cap.to_string()));
-        let digest = self.write(terminal.encode_to_vec().into());
+        let digest = self.write(encode(terminal));
         self.metadata.insert(digest.to_string(), metadata);
         Ok(pb::Definition {
             def: self.vertices,
@@ -223,6 +223,15 @@ impl Sources {
             infos: self.maps.iter().map(|map| map.as_ref().into()).collect(),
         }
     }
+}
+
+/// The bytes that digests are computed over. BuildKit's encoder writes the members of a `oneof` after all other fields, and equal
+/// steps shall have equal digests whoever writes them down; two encodings in a row are the encoding of both.
+pub(crate) fn encode(mut op: pb::Op) -> Bytes {
+    let payload = op.op.take();
+    let mut bytes = op.encode_to_vec();
+    bytes.extend(pb::Op { op: payload, ..Default::default() }.encode_to_vec());
+    bytes.into()
 }
 
 pub(crate) fn platform_to_pb(platform: &Platform) -> pb::Platform {

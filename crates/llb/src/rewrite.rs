@@ -8,6 +8,7 @@ use kiln_proto::prost::Message;
 
 use crate::error::Error;
 use crate::graph::{Edge, Graph};
+use crate::marshal::encode;
 use crate::op::{Op, SourceOp};
 use crate::source_map::SourceLocation;
 
@@ -41,7 +42,7 @@ impl Graph {
                 }
             }
             // What did not change keeps its bytes, whoever encoded them.
-            let bytes = if op == before { vertex.bytes.clone() } else { op.encode_to_vec().into() };
+            let bytes = if op == before { vertex.bytes.clone() } else { encode(op) };
             let digest = Digest::sha256_of(&bytes);
             definition.metadata.insert(digest.to_string(), (&vertex.metadata).into());
             add_locations(&mut source, &digest, &vertex.locations);
@@ -50,7 +51,7 @@ impl Graph {
         }
         let result = Edge { vertex: renamed[&self.result().vertex].clone(), index: self.result().index };
         let input = pb::Input { digest: result.vertex.to_string(), index: result.index as i64 };
-        definition.def.push(pb::Op { inputs: vec![input], ..Default::default() }.encode_to_vec().into());
+        definition.def.push(encode(pb::Op { inputs: vec![input], ..Default::default() }));
         definition.source = Some(source);
         Graph::load(&definition)
     }
@@ -67,7 +68,7 @@ impl Graph {
         }
         let result = self.result();
         let input = pb::Input { digest: result.vertex.to_string(), index: result.index as i64 };
-        def.push(pb::Op { inputs: vec![input], ..Default::default() }.encode_to_vec().into());
+        def.push(encode(pb::Op { inputs: vec![input], ..Default::default() }));
         pb::Definition { def, metadata, source: Some(source) }
     }
 }
