@@ -17,6 +17,16 @@ pub(crate) fn to_vec<T: Serialize>(document: &T) -> Vec<u8> {
     kiln_oci::gojson::to_vec_indented(document).expect("own types with string keys always serialise")
 }
 
+/// A range as it is on the wire.
+pub(crate) fn pb_range(range: &Range) -> pb::Range {
+    let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+    let position = |position: Position| pb::Position {
+        line: number(position.line),
+        character: number(position.character),
+    };
+    pb::Range { start: Some(position(range.start)), end: Some(position(range.end)) }
+}
+
 /// Ranges in the one source of a document.
 #[derive(Serialize)]
 pub(crate) struct JsonLocation {

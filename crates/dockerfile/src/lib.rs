@@ -11,11 +11,9 @@
 
 #![forbid(unsafe_code)]
 
-mod convert {
-    #[derive(Debug, thiserror::Error)]
-    pub enum ConvertError {}
-}
+mod convert;
 mod error;
+pub mod git_ref;
 mod ignore;
 pub mod instruction;
 mod json;
@@ -23,9 +21,7 @@ pub mod limits;
 mod lint;
 pub mod location;
 mod mode;
-mod outline {
-    pub const OUTLINE_VERSION: &str = "1.0.0";
-}
+mod outline;
 mod parser;
 mod path;
 pub mod shell;
@@ -37,10 +33,16 @@ mod table;
 mod targets;
 pub mod values;
 
+pub use convert::{
+    CacheImport, ConvertError, ConvertOptions, Converted, FrontendOptions, ImageAnswer, ImageConfigRequest,
+    ImageStore, MainContext, NoCache, OptionError, ResolvedImage, Resolver, SbomOptions, SbomTargets,
+    convert, lint, outline,
+};
 pub use error::{Error, ErrorKind, ResolveError};
 pub use ignore::{IgnoreError, parse_ignore};
 pub use instruction::{Command, Instruction, InstructionError, Program, Stage};
 pub use lint::{Finding, Findings, LintConfig, LintError, LintOptionError, LintReport, Linter, Rule};
+pub use outline::{Outline, OutlineArg, OutlineMount};
 pub use parser::{
     Directive, Dockerfile, Heredoc, ParseError, Statement, detect_syntax, find_directive, parse,
 };

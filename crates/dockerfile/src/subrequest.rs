@@ -3,6 +3,10 @@
 use crate::table::Table;
 use serde::Serialize;
 
+pub use crate::lint::LINT_VERSION;
+pub use crate::outline::OUTLINE_VERSION;
+pub use crate::targets::TARGETS_VERSION;
+
 /// Lists the subrequests.
 pub const DESCRIBE: &str = "frontend.subrequests.describe";
 /// Lists what a target can be given.
@@ -11,13 +15,9 @@ pub const OUTLINE: &str = "frontend.outline";
 pub const TARGETS: &str = "frontend.targets";
 /// Checks the Dockerfile.
 pub const LINT: &str = "frontend.lint";
-/// Gives the graph as JSON.
-pub const CONVERT_LLB: &str = "frontend.convertllb";
 
 /// Version of the list of subrequests.
 pub const DESCRIBE_VERSION: &str = "1.0.0";
-/// Version of the graph's JSON.
-pub const CONVERT_LLB_VERSION: &str = "0.1.0";
 
 #[derive(Serialize)]
 struct Request {
@@ -52,18 +52,8 @@ fn requests() -> [Request; 3] {
     };
     let outline_opts = Some(vec![named("target", "Target build stage")]);
     [
-        request(
-            OUTLINE,
-            crate::outline::OUTLINE_VERSION,
-            "List all parameters current build target supports",
-            outline_opts,
-        ),
-        request(
-            TARGETS,
-            crate::targets::TARGETS_VERSION,
-            "List all targets current build supports",
-            Some(Vec::new()),
-        ),
+        request(OUTLINE, OUTLINE_VERSION, "List all parameters current build target supports", outline_opts),
+        request(TARGETS, TARGETS_VERSION, "List all targets current build supports", Some(Vec::new())),
         request(DESCRIBE, DESCRIBE_VERSION, "List available subrequest types", None),
     ]
 }

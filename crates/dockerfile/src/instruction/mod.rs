@@ -15,6 +15,7 @@ pub use device::Device;
 pub use error::InstructionError;
 pub use from::Stage;
 pub use mount::{Mount, MountKind, Sharing};
+pub(crate) use mount::{mount_from, parse_mount};
 pub use run::{CommandLine, Network, Run, Security};
 
 pub use crate::parser::KeyValue;

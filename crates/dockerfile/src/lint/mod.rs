@@ -9,7 +9,7 @@ pub(crate) use checks::{
     check_command_casing, check_copy_source, check_description, check_secret_key, check_stage_names,
 };
 pub use config::{LintConfig, LintOptionError};
-pub use report::{LintError, LintReport};
+pub use report::{LINT_VERSION, LintError, LintReport};
 pub use rules::Rule;
 
 use crate::location::Range;

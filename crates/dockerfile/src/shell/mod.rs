@@ -9,7 +9,7 @@ mod env;
 mod pattern;
 mod scan;
 
-pub use env::{Env, EnvList, NoEnv};
+pub use env::{Env, NoEnv};
 
 use crate::values::quote;
 use scan::Scanner;

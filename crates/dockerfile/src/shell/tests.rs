@@ -1,8 +1,11 @@
 use super::*;
+use kiln_llb::EnvList;
 use proptest::prelude::*;
 
 fn env() -> EnvList {
-    EnvList::from_entries(["HOME=/root", "EMPTY=", "TAG=v1.2.3", "PAIR=a b", "LAND=한국"])
+    [("HOME", "/root"), ("EMPTY", ""), ("TAG", "v1.2.3"), ("PAIR", "a b"), ("LAND", "한국")]
+        .into_iter()
+        .collect()
 }
 
 fn expand(word: &str) -> Result<String, ShellError> {
