@@ -148,7 +148,7 @@ pub fn detect_manifest_media_type(bytes: &[u8]) -> Result<String, ManifestError>
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestKind {
     /// One image (or another single artifact).
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// Several.
     Index(Index),
 }
@@ -169,7 +169,7 @@ impl ManifestKind {
             return Err(ManifestError::Mismatch);
         }
         Ok(if is_manifest {
-            Self::Manifest(serde_json::from_slice(bytes)?)
+            Self::Manifest(Box::new(serde_json::from_slice(bytes)?))
         } else {
             Self::Index(serde_json::from_slice(bytes)?)
         })
@@ -202,7 +202,7 @@ mod tests {
         );
         assert_eq!(
             ManifestKind::parse(media_type::OCI_MANIFEST, text.as_bytes()).unwrap(),
-            ManifestKind::Manifest(manifest)
+            ManifestKind::Manifest(Box::new(manifest))
         );
         assert!(matches!(
             ManifestKind::parse(media_type::OCI_INDEX, text.as_bytes()),

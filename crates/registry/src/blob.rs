@@ -74,7 +74,7 @@ impl Repository {
             offset,
             current: None,
             hasher,
-            backoff: Backoff::new(),
+            backoff: Backoff::new(self.retry_wait()),
             observer: self.observer().clone(),
             done: false,
             _permit: permit,

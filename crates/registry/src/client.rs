@@ -126,6 +126,11 @@ impl Repository {
         &self.observer
     }
 
+    /// The wait before the first further try of something that failed.
+    pub(crate) fn retry_wait(&self) -> std::time::Duration {
+        self.client.shared.settings.retry_wait
+    }
+
     /// The servers to read from, mirrors first.
     pub(crate) fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints

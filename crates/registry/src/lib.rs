@@ -8,7 +8,7 @@
 //! ```no_run
 //! # async fn example(credentials: std::sync::Arc<dyn kiln_registry::Credentials>) -> Result<(), Box<dyn std::error::Error>> {
 //! use kiln_registry::{Registry, RegistrySettings, RepositoryOptions};
-//! let registry = Registry::new(RegistrySettings::default());
+//! let registry = Registry::new(RegistrySettings::default())?;
 //! let reference = kiln_oci::Reference::parse_for_fetch("localhost:5000/hello")?;
 //! let repository = registry.client(credentials).repository(&reference, RepositoryOptions::default())?;
 //! let resolved = repository.resolve(reference.object().expect("has a tag")).await?;

@@ -31,7 +31,7 @@ impl Repository {
     pub async fn resolve(&self, object: &str) -> Result<Resolved, RegistryError> {
         let digest = Digest::parse(object).ok();
         let _permit = self.permit(true).await;
-        with_retries(&**self.observer(), async || {
+        with_retries(self.retry_wait(), &**self.observer(), async || {
             let mut first: Option<RegistryError> = None;
             for endpoint in self.endpoints() {
                 match self.resolve_at(endpoint, object, digest.as_ref()).await {
@@ -54,10 +54,11 @@ impl Repository {
         let media_type = content_type(&response);
         let size = content_length(&response);
         let told = header_digest(&response)?;
-        if let (Some(asked), Some(told)) = (digest, &told) {
-            if asked != told && asked.algorithm() == told.algorithm() {
-                return Err(mismatch(endpoint, asked, told));
-            }
+        if let (Some(asked), Some(told)) = (digest, &told)
+            && asked != told
+            && asked.algorithm() == told.algorithm()
+        {
+            return Err(mismatch(endpoint, asked, told));
         }
         let known = digest.cloned().or(told);
         match (known, size, media_type.as_str()) {
@@ -96,7 +97,7 @@ impl Repository {
     pub async fn manifest(&self, descriptor: &Descriptor) -> Result<Bytes, RegistryError> {
         check_size(descriptor.digest.as_str(), descriptor.size, MANIFEST_BYTES_MAX)?;
         let _permit = self.permit(true).await;
-        with_retries(&**self.observer(), async || {
+        with_retries(self.retry_wait(), &**self.observer(), async || {
             let mut first: Option<RegistryError> = None;
             for endpoint in self.endpoints() {
                 match self.manifest_at(endpoint, descriptor).await {

@@ -56,9 +56,10 @@ impl Repository {
     ) -> Result<Pushed, RegistryError> {
         let _permit = self.permit(kiln_oci::media_type::is_document(&descriptor.media_type)).await;
         let mount = best_mount_candidate(self.name().path(), mount_from);
-        let pushed =
-            with_retries(&**observer, async || self.push_once(descriptor, source, mount, observer).await)
-                .await?;
+        let pushed = with_retries(self.retry_wait(), &**observer, async || {
+            self.push_once(descriptor, source, mount, observer).await
+        })
+        .await?;
         observer.progress(descriptor.size, descriptor.size);
         Ok(pushed)
     }
@@ -134,7 +135,7 @@ impl Repository {
         let object = tag.unwrap_or(digest.as_str());
         let endpoint = self.origin();
         let _permit = self.permit(true).await;
-        with_retries(&**self.observer(), async || {
+        with_retries(self.retry_wait(), &**self.observer(), async || {
             let accept = format!("{media_type}, */*");
             match self.request_manifest(endpoint, Method::HEAD, object, &accept).await {
                 Ok(response) if tag.is_none() || header_digest(&response)?.as_ref() == Some(&digest) => {

@@ -240,7 +240,7 @@ impl Sender<'_> {
         });
         let body = error_detail(response).await;
         let mut detail = match error {
-            Some(error) => format!("server message: {error}"),
+            Some(error) => format!("server message: {error}: authorization failed"),
             None => "authorization failed".to_owned(),
         };
         if !body.is_empty() {

@@ -5,24 +5,23 @@ use std::time::Duration;
 use crate::error::RegistryError;
 use crate::observer::Observer;
 
-/// The first wait; each further one is twice as long.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// The wait after which nothing is tried any more.
-const LAST_WAIT: Duration = Duration::from_secs(8);
+/// How often an operation is tried again before it has failed; each wait is twice as long as the one before.
+const RETRIES_MAX: u32 = 3;
 
 /// Counts the tries of one operation.
 pub(crate) struct Backoff {
-    wait: Duration,
+    first: Duration,
+    retries: u32,
 }
 
 impl Backoff {
-    pub(crate) fn new() -> Self {
-        Self { wait: FIRST_WAIT }
+    pub(crate) fn new(first: Duration) -> Self {
+        Self { first, retries: 0 }
     }
 
     /// Something went well: the next trouble is a new one.
     pub(crate) fn reset(&mut self) {
-        self.wait = FIRST_WAIT;
+        self.retries = 0;
     }
 
     /// Waits if the error may pass and there are tries left, else gives it back.
@@ -35,23 +34,28 @@ impl Backoff {
             return Err(error);
         }
         observer.message(&format!("error: {error}"));
-        if self.wait >= LAST_WAIT {
+        if self.retries == RETRIES_MAX {
             return Err(error);
         }
-        observer.message(&format!("retrying in {}s", self.wait.as_secs()));
-        tracing::debug!(%error, wait_s = self.wait.as_secs(), "retrying");
-        tokio::time::sleep(self.wait).await;
-        self.wait *= 2;
+        let wait = self.first * 2u32.pow(self.retries);
+        self.retries += 1;
+        observer.message(&format!("retrying in {wait:?}"));
+        tracing::debug!(%error, ?wait, "retrying");
+        tokio::time::sleep(wait).await;
         Ok(())
     }
 }
 
 /// Runs `operation` until it works, fails for good, or has failed too often.
-pub(crate) async fn with_retries<T, F>(observer: &dyn Observer, mut operation: F) -> Result<T, RegistryError>
+pub(crate) async fn with_retries<T, F>(
+    first_wait: Duration,
+    observer: &dyn Observer,
+    mut operation: F,
+) -> Result<T, RegistryError>
 where
     F: AsyncFnMut() -> Result<T, RegistryError>,
 {
-    let mut backoff = Backoff::new();
+    let mut backoff = Backoff::new(first_wait);
     loop {
         match operation().await {
             Ok(value) => return Ok(value),

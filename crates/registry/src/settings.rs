@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
 /// Requests for content that one host gets at once; documents get one more. As many as the original allows.
 const CONNECTIONS_PER_HOST: usize = 4;
+/// As long as the original waits.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
 
 /// Everything the client needs to know.
 #[derive(Clone, Debug)]
@@ -20,6 +23,8 @@ pub struct RegistrySettings {
     pub proxy: ProxySettings,
     /// How many blobs are fetched from or sent to one host at once.
     pub connections_per_host: usize,
+    /// The wait before the first of a few further tries; each later one is twice as long.
+    pub retry_wait: Duration,
 }
 
 impl Default for RegistrySettings {
@@ -29,6 +34,7 @@ impl Default for RegistrySettings {
             user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION")).to_owned(),
             proxy: ProxySettings::default(),
             connections_per_host: CONNECTIONS_PER_HOST,
+            retry_wait: RETRY_WAIT,
         }
     }
 }

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::error::RegistryError;
@@ -28,11 +30,22 @@ pub(crate) fn client_config(settings: &HostSettings, insecure: bool) -> Result<C
         builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
     } else {
         let mut roots = system_roots().clone();
+        let mut named = Vec::new();
         for path in &authorities {
             let certificates = certificates(path)?;
-            roots.add_parsable_certificates(certificates);
+            roots.add_parsable_certificates(certificates.iter().cloned());
+            named.extend(certificates);
         }
-        builder.with_root_certificates(roots)
+        if named.is_empty() {
+            builder.with_root_certificates(roots)
+        } else {
+            let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| RegistryError::Setup(error.to_string()))?;
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(NamedCertificates { chains, named }))
+        }
     };
     // One certificate can be shown; Docker's layout allows several, of which the first is taken.
     match key_pairs.first() {
@@ -97,6 +110,57 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, RegistryErr
 
 fn broken(path: &Path, reason: &dyn std::fmt::Display) -> RegistryError {
     RegistryError::Certificate { path: path.to_owned(), reason: reason.to_string() }
+}
+
+/// Also takes a server's certificate that the settings name itself. One that was made in a single step is its
+/// own authority, which chains refuse as a server's; other clients take it, and it is exactly what was named.
+#[derive(Debug)]
+struct NamedCertificates {
+    chains: Arc<WebPkiServerVerifier>,
+    named: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for NamedCertificates {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        use rustls::{CertificateError, Error};
+        match self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            // Dates are looked at before this is found, so an expired certificate is not excused.
+            Err(Error::InvalidCertificate(CertificateError::Other(_))) if self.named.contains(end_entity) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
 }
 
 /// Takes any certificate, as `insecure = true` asks. Signatures are still checked, so that the connection is

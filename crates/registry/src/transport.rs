@@ -116,11 +116,11 @@ pub(crate) fn is_not_tls(error: &(dyn Error + 'static)) -> bool {
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
             return matches!(error, rustls::Error::InvalidMessage(_));
         }
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            if let Some(inner) = error.get_ref() {
-                next = Some(inner);
-                continue;
-            }
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && let Some(inner) = error.get_ref()
+        {
+            next = Some(inner);
+            continue;
         }
         next = error.source();
     }

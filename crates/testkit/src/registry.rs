@@ -34,6 +34,16 @@ impl Registry {
         )
     }
 
+    /// Starts one that anybody may read and write, over TLS with this certificate and key (PEM).
+    pub fn start_with_tls(certificate: &std::path::Path, key: &std::path::Path) -> Registry {
+        let (certificate, key) = (certificate.display(), key.display());
+        // Still within the `http` section.
+        Registry::start_with(
+            &format!("    tls:\n        certificate: {certificate}\n        key: {key}\n"),
+            |_| Vec::new(),
+        )
+    }
+
     fn start_with(extra: &str, files: impl FnOnce(&TempDir) -> Vec<(&'static str, String)>) -> Registry {
         let storage = tempfile::tempdir().expect("a folder for the registry");
         for (name, text) in files(&storage) {

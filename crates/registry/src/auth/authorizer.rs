@@ -48,10 +48,13 @@ struct HeldToken {
     until: Instant,
 }
 
+/// A host, and whether only a login will do there.
+type IdentityKey = (String, bool);
+
 /// What one build knows of itself.
 pub(crate) struct SessionAuth {
     credentials: Arc<dyn Credentials>,
-    identities: Mutex<HashMap<(String, bool), Arc<OnceCell<Identity>>>>,
+    identities: Mutex<HashMap<IdentityKey, Arc<OnceCell<Identity>>>>,
 }
 
 /// Who asks.
@@ -196,10 +199,8 @@ impl Authorizer {
         };
         let identity = cell
             .get_or_try_init(|| async {
-                if !basic {
-                    if let Some(who) = self.authority(session, host).await? {
-                        return Ok(Identity::Authority(who));
-                    }
+                if !basic && let Some(who) = self.authority(session, host).await? {
+                    return Ok(Identity::Authority(who));
                 }
                 let login = session.credentials.login(host).await?;
                 Ok(if login.secret.is_empty() { Identity::Nobody } else { Identity::Login(login) })
