@@ -24,6 +24,12 @@ pub(crate) struct Core<O: Op> {
     active: Mutex<HashMap<ActiveId, Arc<VertexState<O>>>>,
 }
 
+/// One page of the cache map of an op.
+type Page<O> = Stage<O, Arc<CacheMap<O>>>;
+
+/// The edge asked for, and all vertices it needs.
+type Loaded<O> = (EdgeRef<O>, Vec<Arc<VertexState<O>>>);
+
 /// One vertex in memory, with everything that has been found out about it.
 pub(crate) struct VertexState<O: Op> {
     pub(crate) core: Arc<Core<O>>,
@@ -36,7 +42,7 @@ pub(crate) struct VertexState<O: Op> {
     sources: Mutex<Vec<CacheSource<O>>>,
     edges: Mutex<BTreeMap<usize, Arc<EdgeState<O>>>>,
     /// The pages of the cache map.
-    pub(crate) pages: Mutex<Vec<Arc<Stage<O, Arc<CacheMap<O>>>>>>,
+    pub(crate) pages: Mutex<Vec<Arc<Page<O>>>>,
     /// Content keys of the inputs, after preprocessing them.
     pub(crate) contents: Vec<Stage<O, Option<Arc<CacheKey>>>>,
     pub(crate) executed: Stage<O, Arc<Executed<O>>>,
@@ -111,7 +117,7 @@ impl<O: Op> Core<O> {
         graph: &Graph<O>,
         edge: &Edge,
         sources: &[CacheSource<O>],
-    ) -> Result<(EdgeRef<O>, Vec<Arc<VertexState<O>>>), SolveError<O>> {
+    ) -> Result<Loaded<O>, SolveError<O>> {
         let unknown = || SolveError::plain(SolveErrorKind::UnknownEdge(edge.vertex.clone()));
         let top = graph.position(&edge.vertex).ok_or_else(unknown)?;
         let vertices = graph.vertices();

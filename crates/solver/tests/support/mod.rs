@@ -155,8 +155,8 @@ impl Op for Step {
         let mut map = CacheMap::new(Digest::new(self.digests[page].as_str()));
         map.done = page + 1 == self.digests.len();
         for index in 0..self.inputs.len() {
-            let mut input = InputMap::default();
-            input.selector = self.selectors.get(&index).map(|text| Digest::new(text.as_str()));
+            let selector = self.selectors.get(&index).map(|text| Digest::new(text.as_str()));
+            let mut input = InputMap { selector, ..InputMap::default() };
             if self.content.contains(&index) {
                 let counts = self.counts.clone();
                 input.content_key = Some(Arc::new(move |output: Text, _cx| {
