@@ -1,1 +1,19 @@
-//! (see ARCHITECTURE.md)
+//! Exporters: what becomes of a build's result.
+//!
+//! The pure half says what images look like: [`image`] for configuration, manifests and attestations,
+//! [`archive`] for layouts in one file. The other half moves bytes between the store, registries and the client.
+
+#![forbid(unsafe_code)]
+
+pub mod annotations;
+pub mod archive;
+mod attrs;
+pub mod epoch;
+mod error;
+pub mod image;
+mod purl;
+pub mod source;
+
+pub use attrs::Attrs;
+pub use error::ExportError;
+pub use purl::image_purl;

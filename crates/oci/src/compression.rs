@@ -24,7 +24,7 @@ pub enum Compression {
 
 /// A name that is no compression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unsupported layer compression type: {0}")]
+#[error("unsupported compression type {0}")]
 pub struct UnknownCompression(pub String);
 
 impl Compression {

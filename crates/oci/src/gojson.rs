@@ -18,6 +18,27 @@ pub fn to_vec_indented<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<V
     write(value, PrettyFormatter::with_indent(b"  "))
 }
 
+/// Like [`to_vec`] for a value with raw JSON inside, whose white space goes too.
+pub fn to_vec_compacted<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Vec<u8>> {
+    let mut out = to_vec(value)?;
+    let (mut kept, mut in_string, mut escaped) = (0, false, false);
+    for at in 0..out.len() {
+        let byte = out[at];
+        if in_string {
+            in_string = escaped || byte != b'"';
+            escaped = byte == b'\\' && !escaped;
+        } else if byte.is_ascii_whitespace() {
+            continue;
+        } else {
+            in_string = byte == b'"';
+        }
+        out[kept] = byte;
+        kept += 1;
+    }
+    out.truncate(kept);
+    Ok(out)
+}
+
 fn write<T: Serialize + ?Sized, F: Formatter>(value: &T, inner: F) -> serde_json::Result<Vec<u8>> {
     let mut out = Vec::with_capacity(1024);
     value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Escaping(inner)))?;
@@ -67,6 +88,15 @@ fn escape<W: ?Sized + Write>(writer: &mut W, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn compacts_raw_values() {
+        let raw =
+            serde_json::value::RawValue::from_string(r#"{ "a b" : [ 1.0 , "x \" y \\" , "<" ] }"#.into())
+                .unwrap();
+        let compact = String::from_utf8(super::to_vec_compacted(&raw).unwrap()).unwrap();
+        assert_eq!(compact, r#"{"a b":[1.0,"x \" y \\","\u003c"]}"#);
+    }
+
     #[test]
     fn escapes_like_go() {
         let value = serde_json::json!({"a<": ["x && y > z", "\u{2028}é\n"], "b": [], "c": {}});
