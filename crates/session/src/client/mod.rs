@@ -1,0 +1,194 @@
+//! The client's end: a gRPC server inside the tunnel, with the services that this build needs and no others.
+
+mod agent;
+mod auth;
+mod closing;
+mod content;
+mod error;
+mod exporter;
+mod files;
+mod secrets;
+mod targets;
+mod upload;
+
+pub use agent::{AgentSource, AgentSpec};
+pub use auth::CredentialSource;
+pub use content::LayoutStore;
+pub use error::Error;
+pub use exporter::{ChosenExporter, ExporterChoice};
+pub use secrets::{SecretSource, SecretValue};
+pub use targets::{OpenFile, Target};
+pub use upload::UploadSource;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use kiln_proto::MESSAGE_BYTES_MAX;
+use kiln_proto::content::content_server::ContentServer;
+use kiln_proto::control::control_client::ControlClient;
+use kiln_proto::filesync::auth_server::AuthServer;
+use kiln_proto::filesync::file_sync_server::FileSyncServer;
+use kiln_proto::moby::buildkit::secrets::v1::secrets_server::SecretsServer;
+use kiln_proto::moby::exporter::v1::exporter_server::ExporterServer;
+use kiln_proto::moby::sshforward::v1::ssh_server::SshServer;
+use kiln_proto::moby::upload::v1::upload_server::UploadServer;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::server::NamedService;
+use tonic::service::RoutesBuilder;
+use tonic::transport::{Channel, Server};
+use tonic::{Request, Response};
+
+use crate::fsync::LocalDir;
+use crate::keys;
+use crate::tunnel::{QUEUE_MESSAGES, Tunnel};
+use closing::Closing;
+
+/// HTTP/2 window of one stream in the tunnel, in bytes.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// HTTP/2 window of the whole tunnel, in bytes.
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// The largest HTTP/2 frame that this end takes, in bytes.
+const FRAME_BYTES_MAX: u32 = 256 << 10;
+/// Random bytes of a session's id.
+const ID_BYTES: usize = 16;
+
+/// A session that is not open yet.
+pub struct Session {
+    id: String,
+    shared_key: String,
+    routes: RoutesBuilder,
+    methods: Vec<String>,
+}
+
+impl Session {
+    /// A session with the health service alone. Sessions with equal keys share on the daemon what their folders sent before.
+    ///
+    /// # Errors
+    /// [`Error::Random`] when this machine has no random numbers to give.
+    pub async fn new(shared_key: &str) -> Result<Session, Error> {
+        let mut random = [0; ID_BYTES];
+        SystemRandom::new().fill(&mut random).map_err(|_| Error::Random)?;
+        let id = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut session = Session {
+            id,
+            shared_key: shared_key.to_owned(),
+            routes: RoutesBuilder::default(),
+            methods: Vec::new(),
+        };
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        session.add(health, &["Check", "Watch"]);
+        Ok(session)
+    }
+
+    /// Id of the session, for the build request.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Adds a service with the names of its methods.
+    pub fn add<S>(&mut self, service: S, methods: &[&str])
+    where
+        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+        S: NamedService + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+    {
+        self.methods.extend(methods.iter().map(|method| format!("/{}/{method}", S::NAME)));
+        self.routes.add_service(service);
+    }
+
+    /// Sends directories, by the names that the build gives them. Nothing else of this host can be asked for.
+    pub fn directories(&mut self, dirs: Vec<(String, LocalDir)>) {
+        let service =
+            FileSyncServer::new(files::Service::new(dirs)).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        self.add(service, &["DiffCopy", "TarStream"]);
+    }
+
+    /// Takes results, by the number of the exporter that they come from.
+    pub fn targets(&mut self, targets: Vec<(u32, Target)>) {
+        self.add(targets::Service::new(targets), &["DiffCopy"]);
+    }
+
+    /// Answers for secrets.
+    pub fn secrets(&mut self, source: Arc<dyn SecretSource>) {
+        self.add(SecretsServer::new(secrets::Service(source)), &["GetSecret"]);
+    }
+
+    /// Answers for credentials.
+    pub fn credentials(&mut self, source: Arc<dyn CredentialSource>) {
+        self.add(AuthServer::new(auth::Service(source)), &["Credentials"]);
+    }
+
+    /// Forwards ssh agents.
+    pub fn agents(&mut self, agents: Vec<AgentSpec>) {
+        self.add(SshServer::new(agent::Service::new(agents)), &["CheckAgent", "ForwardAgent"]);
+    }
+
+    /// Sends bodies that were announced.
+    pub fn uploads(&mut self, uploads: Arc<UploadSource>) {
+        self.add(UploadServer::new(upload::Service(uploads)), &["Pull"]);
+    }
+
+    /// Offers folders that are OCI image layouts, by their store ids (`oci:NAME`, `local:FOLDER`).
+    pub fn stores(&mut self, stores: Vec<(String, LayoutStore)>) {
+        let service = ContentServer::new(content::Service::new(stores))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        self.add(
+            service,
+            &["Info", "List", "Read", "Status", "ListStatuses", "Write", "Abort", "Update", "Delete"],
+        );
+    }
+
+    /// Chooses exporters once the result is known.
+    pub fn exporters(&mut self, choice: Arc<dyn ExporterChoice>) {
+        self.add(ExporterServer::new(exporter::Service(choice)), &["FindExporters", "FinalizeExport"]);
+    }
+
+    /// Opens the session with a daemon and answers until the daemon ends it; runs beside the build and is dropped after it.
+    ///
+    /// # Errors
+    /// When the session cannot be opened, or breaks.
+    pub async fn serve(self, channel: Channel) -> Result<(), Error> {
+        let (send, receive) = mpsc::channel(QUEUE_MESSAGES);
+        let mut request = Request::new(ReceiverStream::new(receive));
+        self.announce(request.metadata_mut())?;
+        let mut control = ControlClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let answer = async move { control.session(request).await.map(Response::into_inner) };
+        let tunnel = Tunnel::opening(answer, send);
+        // One connection, and then no other: the server ends with it.
+        let (closing, closed) = tokio::sync::oneshot::channel::<()>();
+        let tunnel = Closing { tunnel, _closing: closing };
+        let incoming = tokio_stream::once(Ok::<_, std::io::Error>(tunnel)).chain(tokio_stream::pending());
+        let server = Server::builder()
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES_MAX)
+            .add_routes(self.routes.routes())
+            .serve_with_incoming(incoming);
+        tokio::select! {
+            done = server => done.map_err(Error::Serve),
+            _ = closed => Ok(()),
+        }
+    }
+
+    fn announce(&self, metadata: &mut MetadataMap) -> Result<(), Error> {
+        let value =
+            |text: &str| text.parse::<AsciiMetadataValue>().map_err(|_| Error::NotAscii(text.to_owned()));
+        metadata.insert(keys::SESSION_ID, value(&self.id)?);
+        metadata.insert(keys::SESSION_NAME, value("kiln")?);
+        metadata.insert(keys::SHARED_KEY, value(&self.shared_key)?);
+        for method in &self.methods {
+            metadata.append(keys::METHOD, value(method)?);
+        }
+        Ok(())
+    }
+}

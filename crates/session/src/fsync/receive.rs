@@ -1,0 +1,374 @@
+//! The receiver: takes what a sender tells, asks for contents, hands them to a sink.
+//!
+//! The connection's task only sorts packets. One thread feeds the sink with metadata in order, a few others write contents, so that
+//! small files are made in parallel. Requests wait without bound in number (they are as many as the files that were listed, four
+//! bytes each); all other queues are bounded: nobody who waits holds up what he waits for.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use kiln_proto::fsutil_types::Packet;
+use kiln_proto::fsutil_types::packet::PacketType;
+use kiln_proto::prost::Message;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::error::SyncError;
+use super::order::Validator;
+use super::stat::FileStat;
+use super::{QUEUE, error_packet, fin_packet};
+
+/// Threads that write contents. Making small files is bound by the kernel's locks of their directories; two keep two cores busy.
+const WRITERS: usize = 2;
+
+/// Files that one writer has open at once, at most. Senders work on four or so.
+const OPEN_FILES_MAX: usize = 128;
+
+/// Bytes of one DATA packet that are accepted; with the queues it bounds what waits in memory.
+const PACKET_BYTES_MAX: usize = 1 << 20;
+
+/// What a sink fails with.
+pub type SinkError = SyncError;
+
+/// Where received files go.
+pub trait FsSink: Send + 'static {
+    /// Takes one file's metadata. Called on one thread, in the order of path components; the path is clean, relative, below directories
+    /// that came before, and a hard link's target came before it.
+    fn entry(&mut self, stat: FileStat) -> Result<Want, SinkError>;
+
+    /// Called once after all metadata and all contents came; not if the transfer failed.
+    fn finish(&mut self) -> Result<(), SinkError>;
+}
+
+/// Whether a file's contents are wanted.
+pub enum Want {
+    /// No.
+    Nothing,
+    /// Yes, here; only for files whose mode says that they have contents.
+    Content(Box<dyn ContentWriter>),
+}
+
+/// Takes one file's contents, on a thread of its own. Dropped without `finish` when the transfer fails.
+pub trait ContentWriter: Send {
+    /// Takes the next bytes.
+    fn write(&mut self, data: &[u8]) -> Result<(), SinkError>;
+
+    /// There are no more.
+    fn finish(self: Box<Self>) -> Result<(), SinkError>;
+}
+
+/// How much is taken from a sender.
+#[derive(Debug, Clone, Copy)]
+pub struct ReceiveLimits {
+    /// Files of one transfer.
+    pub entries_max: u64,
+    /// Bytes of one path.
+    pub path_bytes_max: usize,
+    /// Bytes of all contents.
+    pub total_bytes_max: u64,
+}
+
+impl Default for ReceiveLimits {
+    fn default() -> Self {
+        Self { entries_max: 16 << 20, path_bytes_max: 4096, total_bytes_max: u64::MAX }
+    }
+}
+
+enum Entry {
+    Stat(u32, FileStat),
+    /// All were listed. Without this the transfer was broken off.
+    End,
+}
+
+enum Content {
+    Start(u32, Box<dyn ContentWriter>),
+    Data(u32, Bytes),
+}
+
+/// What the threads and the task know of each other.
+#[derive(Default)]
+struct Progress {
+    state: Mutex<State>,
+    changed: Condvar,
+    failed: CancellationToken,
+}
+
+#[derive(Default)]
+struct State {
+    /// Files that are asked for and not complete.
+    pending: u64,
+    error: Option<SyncError>,
+    stopped: bool,
+    /// The sink has everything.
+    done: bool,
+}
+
+impl Progress {
+    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        let out = f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+        out
+    }
+
+    /// The first failure counts.
+    fn fail(&self, error: SyncError) {
+        self.with(|state| {
+            state.stopped = true;
+            state.error.get_or_insert(error);
+        });
+        self.failed.cancel();
+    }
+
+    /// Waits until nothing is asked for any more; false: broken off.
+    fn wait_for_contents(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.changed.wait_while(state, |state| state.pending > 0 && !state.stopped);
+        !state.unwrap_or_else(PoisonError::into_inner).stopped
+    }
+}
+
+/// Stops the threads when the task goes, for whatever reason.
+struct StopOnDrop(Arc<Progress>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.with(|state| state.stopped = true);
+    }
+}
+
+/// Receives a directory. `outgoing` takes packets for the sender, in order; `progress` gets the bytes that came so far, and whether
+/// these were the last.
+///
+/// When it returns, no thread touches the sink any more. When it is dropped before, the threads end soon after.
+pub async fn receive<I, S>(
+    mut incoming: I,
+    outgoing: mpsc::UnboundedSender<Packet>,
+    sink: S,
+    limits: ReceiveLimits,
+    mut progress: impl FnMut(u64, bool) + Send,
+) -> Result<(), SyncError>
+where
+    I: Stream<Item = Result<Packet, Status>> + Unpin + Send,
+    S: FsSink,
+{
+    let shared = Arc::new(Progress::default());
+    let stop = StopOnDrop(shared.clone());
+    let (entries, entry_receiver) = mpsc::channel(QUEUE);
+    let (contents, content_receivers): (Vec<_>, Vec<_>) = (0..WRITERS).map(|_| mpsc::channel(QUEUE)).unzip();
+    let mut threads: Vec<JoinHandle<()>> = content_receivers
+        .into_iter()
+        .map(|receiver| {
+            let shared = shared.clone();
+            tokio::task::spawn_blocking(move || write_contents(receiver, &shared))
+        })
+        .collect();
+    threads.push({
+        let (shared, contents, outgoing) = (shared.clone(), contents.clone(), outgoing.clone());
+        tokio::task::spawn_blocking(move || take_entries(entry_receiver, sink, &contents, &outgoing, &shared))
+    });
+
+    let mut sorter = Sorter {
+        entries: Some(entries),
+        contents,
+        validator: Validator::new(limits),
+        limits,
+        next: 0,
+        total: 0,
+    };
+    let mut bytes = 0;
+    let result = loop {
+        let packet = tokio::select! {
+            biased;
+            () = shared.failed.cancelled() => break Err(SyncError::protocol("transfer failed")),
+            packet = incoming.next() => packet,
+        };
+        let packet = match packet {
+            None => break Err(SyncError::protocol("unexpected EOF")),
+            Some(Err(status)) => break Err(status.into()),
+            Some(Ok(packet)) => packet,
+        };
+        bytes += packet.encoded_len() as u64;
+        progress(bytes, false);
+        let step = tokio::select! {
+            biased;
+            step = sorter.take(packet) => step,
+            () = shared.failed.cancelled() => break Err(SyncError::protocol("transfer failed")),
+        };
+        match step {
+            Ok(true) => {}
+            Ok(false) if shared.with(|state| state.done) => break Ok(()),
+            Ok(false) => break Err(SyncError::protocol("unexpected FIN")),
+            Err(error) => break Err(error),
+        }
+    };
+    progress(bytes, true);
+
+    // A transfer that went well has told so by FIN: the threads are done. One that did not stops them.
+    if result.is_err() {
+        drop(stop);
+    }
+    drop(sorter);
+    for thread in threads {
+        if thread.await.is_err() {
+            shared.fail(SyncError::protocol("receiving thread panicked"));
+        }
+    }
+    let error = match (shared.with(|state| state.error.take()), result) {
+        // What a thread met is the reason, whatever came of it.
+        (Some(error), _) | (None, Err(error)) => error,
+        (None, Ok(())) => return Ok(()),
+    };
+    // The sender may be gone.
+    let _ = outgoing.send(error_packet(&error.chain()));
+    Err(error)
+}
+
+/// Sorts packets to the threads.
+struct Sorter {
+    entries: Option<mpsc::Sender<Entry>>,
+    contents: Vec<mpsc::Sender<Content>>,
+    validator: Validator,
+    limits: ReceiveLimits,
+    next: u32,
+    total: u64,
+}
+
+impl Sorter {
+    /// False: that was the last packet.
+    async fn take(&mut self, packet: Packet) -> Result<bool, SyncError> {
+        let gone = || SyncError::protocol("transfer failed");
+        match PacketType::try_from(packet.r#type) {
+            Ok(PacketType::PacketStat) => {
+                let Some(entries) = &self.entries else {
+                    return Err(SyncError::protocol("file after the last one"));
+                };
+                let Some(stat) = packet.stat else {
+                    entries.send(Entry::End).await.map_err(|_| gone())?;
+                    self.entries = None;
+                    return Ok(true);
+                };
+                let stat = FileStat::from(stat);
+                self.validator.check(&stat)?;
+                let id = self.next;
+                self.next = self.next.checked_add(1).ok_or_else(gone)?;
+                entries.send(Entry::Stat(id, stat)).await.map_err(|_| gone())?;
+            }
+            Ok(PacketType::PacketData) => {
+                self.total = self.total.saturating_add(packet.data.len() as u64);
+                if self.total > self.limits.total_bytes_max {
+                    return Err(SyncError::Limit { what: "file bytes", limit: self.limits.total_bytes_max });
+                }
+                if packet.data.len() > PACKET_BYTES_MAX {
+                    return Err(SyncError::Limit { what: "packet bytes", limit: PACKET_BYTES_MAX as u64 });
+                }
+                let writer = &self.contents[packet.id as usize % WRITERS];
+                writer.send(Content::Data(packet.id, packet.data)).await.map_err(|_| gone())?;
+            }
+            Ok(PacketType::PacketErr) => {
+                let message = String::from_utf8_lossy(&packet.data).into_owned();
+                return Err(SyncError::Peer { peer: "sender", message });
+            }
+            Ok(PacketType::PacketFin) => return Ok(false),
+            Ok(PacketType::PacketReq) | Err(_) => {
+                return Err(SyncError::protocol(format!("unexpected packet of type {}", packet.r#type)));
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn take_entries(
+    mut entries: mpsc::Receiver<Entry>,
+    mut sink: impl FsSink,
+    contents: &[mpsc::Sender<Content>],
+    outgoing: &mpsc::UnboundedSender<Packet>,
+    progress: &Progress,
+) {
+    let mut run = || {
+        loop {
+            match entries.blocking_recv() {
+                None => return Ok(false),
+                Some(Entry::End) => break,
+                Some(Entry::Stat(id, stat)) => {
+                    let has_contents = stat.mode.has_contents();
+                    if let Want::Content(writer) = sink.entry(stat)? {
+                        if !has_contents {
+                            return Err(SyncError::protocol("contents wanted of what has none"));
+                        }
+                        progress.with(|state| state.pending += 1);
+                        let writers = &contents[id as usize % WRITERS];
+                        if writers.blocking_send(Content::Start(id, writer)).is_err() {
+                            return Ok(false);
+                        }
+                        let request =
+                            Packet { r#type: PacketType::PacketReq as i32, id, ..Default::default() };
+                        if outgoing.send(request).is_err() {
+                            return Ok(false);
+                        }
+                    }
+                }
+            }
+        }
+        if !progress.wait_for_contents() {
+            return Ok(false);
+        }
+        sink.finish()?;
+        Ok(true)
+    };
+    match run() {
+        Err(error) => progress.fail(error),
+        Ok(true) => {
+            progress.with(|state| state.done = true);
+            // The sender may be gone, which the connection's task sees.
+            let _ = outgoing.send(fin_packet());
+        }
+        Ok(false) => {}
+    }
+}
+
+fn write_contents(mut contents: mpsc::Receiver<Content>, progress: &Progress) {
+    let mut waiting: HashMap<u32, (Box<dyn ContentWriter>, bool)> = HashMap::new();
+    let mut open = 0;
+    let mut step = |content: Content| -> Result<(), SyncError> {
+        match content {
+            Content::Start(id, writer) => {
+                waiting.insert(id, (writer, false));
+            }
+            Content::Data(id, data) if data.is_empty() => {
+                let (writer, started) = waiting.remove(&id).ok_or_else(|| unasked(id))?;
+                open -= usize::from(started);
+                writer.finish()?;
+                progress.with(|state| state.pending -= 1);
+            }
+            Content::Data(id, data) => {
+                let (writer, started) = waiting.get_mut(&id).ok_or_else(|| unasked(id))?;
+                if !*started {
+                    *started = true;
+                    open += 1;
+                    if open > OPEN_FILES_MAX {
+                        return Err(SyncError::Limit { what: "files at once", limit: OPEN_FILES_MAX as u64 });
+                    }
+                }
+                writer.write(&data)?;
+            }
+        }
+        Ok(())
+    };
+    while let Some(content) = contents.blocking_recv() {
+        if let Err(error) = step(content) {
+            progress.fail(error);
+            return;
+        }
+        if progress.failed.is_cancelled() {
+            return;
+        }
+    }
+}
+
+fn unasked(id: u32) -> SyncError {
+    SyncError::protocol(format!("invalid file request {id}"))
+}
