@@ -1,6 +1,10 @@
 //! Errors of this crate.
 
+use std::io;
 use std::path::PathBuf;
+
+use crate::mount::MountError;
+use crate::user::UserError;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -21,19 +25,78 @@ pub enum Error {
     EmptyContainerId,
     #[error("invalid container id {id:?}: only letters and numbers are allowed")]
     InvalidContainerId { id: String },
+    #[error("container {id} exists already")]
+    ContainerExists { id: String },
     #[error("container {id} not found")]
     ContainerNotFound { id: String },
     #[error("container {id} has stopped")]
     ContainerStopped { id: String },
+    #[error("process has no arguments")]
+    NoArguments,
+    #[error("unknown ulimit `{name}`")]
+    UnknownUlimit { name: String },
+    #[error("{dest:?} cannot be mounted because it is inside /proc")]
+    MountInsideProc { dest: String },
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A mount of the step could not be prepared.
+    #[error("failed to mount {dest}")]
+    Mount {
+        dest: String,
+        #[source]
+        source: MountError,
+    },
+    #[error("failed to create working directory {path}")]
+    Cwd {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    /// A call failed inside the step's new namespaces, before its process ran.
+    #[error("cannot set up the step: {what}: {source}")]
+    Setup { what: String, source: io::Error },
+    #[error("cannot set up the step's cgroup `{path}`")]
+    Cgroup {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cgroup controller `{controller}` is needed for a limit of this step but not available")]
+    NoController { controller: &'static str },
+    #[error("cannot set up the step's network: {what}")]
+    Network {
+        what: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("network mode `bridge` is not available in this build; use `host`, `none` or `auto`")]
+    NoBridge,
+    /// Neither this machine nor an emulator runs the platform.
+    #[error("cannot run {wanted}: emulator `{emulator}` not found; platforms that can be built: {available}")]
+    NoEmulator { wanted: String, emulator: String, available: String },
+    #[error("no support for running processes with {wanted} platform, supported: {available}")]
+    NoVariant { wanted: String, available: String },
     #[error("cannot {what} `{path}`")]
     Path {
         what: &'static str,
         path: PathBuf,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
-    #[error("not implemented")]
-    Unfinished,
+    #[error("cannot {what}")]
+    Io {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    /// The helper process of the embedded runtime is gone.
+    #[error("the embedded runtime's helper process ended unexpectedly")]
+    HelperGone,
+    /// `crun` or `runc` reported an error of its own.
+    #[error("{program}: {message}")]
+    Runtime { program: String, message: String },
+    #[error("cannot make a runtime spec of the step")]
+    Spec(#[from] oci_spec::OciSpecError),
 }
 
 impl Error {
@@ -44,4 +107,23 @@ impl Error {
             _ => u32::MAX,
         }
     }
+
+    /// What the person at the keyboard can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoEmulator { .. } => {
+                Some("install the package `qemu-user-static`, or build for another platform")
+            }
+            Self::NoController { .. } => {
+                Some("delegate the controller to the daemon, or leave the limit out")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// For `map_err`: a failed call on a path.
+pub(crate) fn at(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::Path { what, path, source }
 }
