@@ -44,6 +44,12 @@ impl From<std::time::SystemTime> for Timestamp {
     }
 }
 
+impl From<Timestamp> for std::time::SystemTime {
+    fn from(timestamp: Timestamp) -> Self {
+        timestamp.0.into()
+    }
+}
+
 impl From<OffsetDateTime> for Timestamp {
     fn from(time: OffsetDateTime) -> Self {
         Self(time)

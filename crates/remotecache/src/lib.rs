@@ -1,1 +1,18 @@
-//! (see ARCHITECTURE.md)
+//! Build caches outside of this daemon: in a registry, in a folder of the client, inside an image.
+//!
+//! A cache is a [`graph::CacheGraph`]: records (keys) linked by how one is an input of another, with layers that
+//! are the results. [`document`] is its form in JSON, as all BuildKits read it; [`inline`] is the form inside
+//! an image's configuration; [`keys`] lets the solver look things up in it; [`manifest`] wraps it for
+//! registries.
+
+#![forbid(unsafe_code)]
+
+pub mod document;
+mod error;
+pub mod graph;
+pub mod inline;
+pub mod keys;
+pub mod manifest;
+pub mod options;
+
+pub use error::CacheError;
