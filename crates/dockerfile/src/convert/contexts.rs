@@ -171,12 +171,17 @@ impl Converter<'_> {
                 let (scheme, rest) = identifier
                     .split_once("://")
                     .ok_or_else(|| ConvertError::ContextRedirect(identifier.clone()))?;
-                return Ok(Step::Redirected(format!("{scheme}:{rest}")));
+                // Names of local contexts and inputs have no slashes in front.
+                return Ok(Step::Redirected(match scheme {
+                    "local" | "input" => format!("{scheme}:{rest}"),
+                    _ => identifier,
+                }));
             }
         };
         let constraints = self.context_constraints(context, &format!("[context {name}] {written}"));
         let state = State::image(&resolved.reference, ImageSource::default(), constraints)?;
-        let image = read_config(&resolved)?;
+        let mut image = read_config(&resolved)?;
+        image.created = None;
         let state = with_image_config(&state, &image);
         Ok(Step::Loaded(Box::new(Loaded { state, image: Some(image), late: None })))
     }
@@ -285,10 +290,7 @@ impl Converter<'_> {
 }
 
 fn read_config(resolved: &ResolvedImage) -> Result<Image, ConvertError> {
-    let mut image =
-        read_image(&resolved.config).map_err(|error| ConvertError::ImageConfig(error.to_string()))?;
-    image.created = None;
-    Ok(image)
+    read_image(&resolved.config).map_err(|error| ConvertError::ImageConfig(error.to_string()))
 }
 
 /// The state with the variables, working directory and platform of an image config.

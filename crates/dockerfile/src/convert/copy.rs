@@ -15,6 +15,9 @@ use crate::path::{is_absolute, join, normalize, to_slash, without_drive};
 use kiln_llb::{Constraints, CopyInfo, FileActions, MkfileInfo, Owner, State};
 use kiln_oci::{Digest, Platform};
 
+/// What a path error on Windows is said to come from.
+const REMOVING_DRIVE: &str = "removing drive letter";
+
 const INLINE_MODE: u32 = 0o644;
 
 /// What `COPY` and `ADD` have in common, and how they differ.
@@ -254,7 +257,10 @@ impl Transfer {
         template: &CopyInfo,
         platform: &Platform,
     ) -> Result<FileActions, Error> {
-        let rooted = |path: &str| normalize("/", path, &platform.os, false).map_err(removing_drive);
+        let rooted = |path: &str| {
+            normalize("/", path, &platform.os, false)
+                .map_err(|error| removing_drive(error).within(REMOVING_DRIVE))
+        };
         let mut info = CopyInfo {
             follow_symlinks: true,
             copy_dir_contents_only: true,
@@ -280,7 +286,7 @@ impl Transfer {
 }
 
 fn removing_drive(error: crate::path::PathError) -> Error {
-    Error::from(error).within("removing drive letter")
+    Error::from(error).within(REMOVING_DRIVE)
 }
 
 /// The destination as an absolute path; a trailing slash tells that it is a folder, so it stays.

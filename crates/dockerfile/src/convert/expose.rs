@@ -21,14 +21,16 @@ struct Parts<'a> {
 impl Converter<'_> {
     pub(super) fn expose(&mut self, current: Current<'_>, written: &[String]) -> Result<(), Error> {
         let state = self.stages[current.id].state.clone();
-        let mut ports = Vec::new();
+        let mut words = Vec::new();
         for word in written {
-            for port in self.lexer.split(word, &state.settings().env)? {
-                let parts = split(&port)?;
-                report(current, &port, &parts);
-                let protocol = parts.protocol.to_lowercase();
-                ports.extend(range(&parts)?.map(|number| format!("{number}/{protocol}")));
-            }
+            words.extend(self.lexer.split(word, &state.settings().env)?);
+        }
+        let mut ports = Vec::new();
+        for word in &words {
+            let parts = split(word)?;
+            report(current, word, &parts);
+            let protocol = parts.protocol.to_lowercase();
+            ports.extend(range(&parts)?.map(|number| format!("{number}/{protocol}")));
         }
         let image = &mut self.stages[current.id].image;
         image.config.exposed_ports.extend(ports.iter().map(|port| (port.clone(), kiln_oci::Empty {})));

@@ -10,7 +10,7 @@ use super::names::{shown_code, step_name};
 use super::stages::{Once, StageId};
 use crate::error::Error;
 use crate::instruction::{ArgDefinition, CommandLine, KeyValue};
-use crate::lint::{Linter, Rule, check_secret_key};
+use crate::lint::{Rule, check_secret_key};
 use crate::outline::ArgInfo;
 use crate::path::{is_absolute, normalize_workdir, to_slash};
 use crate::shell::Env;
@@ -92,9 +92,9 @@ impl Converter<'_> {
     }
 
     pub(super) fn cmd(&mut self, current: Current<'_>, line: &CommandLine) -> Result<(), Error> {
+        check_once(&mut self.stages[current.id].cmd, current);
         let args = self.final_args(current, line);
         let stage = &mut self.stages[current.id];
-        check_once(&mut stage.cmd, current);
         stage.image.config.cmd.clone_from(&args);
         stage.image.config.args_escaped = true;
         self.commit(current.id, &format!("CMD {}", quote_list(&args)));
@@ -102,9 +102,9 @@ impl Converter<'_> {
     }
 
     pub(super) fn entrypoint(&mut self, current: Current<'_>, line: &CommandLine) -> Result<(), Error> {
+        check_once(&mut self.stages[current.id].entrypoint, current);
         let args = self.final_args(current, line);
         let stage = &mut self.stages[current.id];
-        check_once(&mut stage.entrypoint, current);
         stage.image.config.entrypoint.clone_from(&args);
         // Default arguments of the base are not meant for another program.
         if stage.cmd.0.is_none() {
@@ -198,8 +198,10 @@ impl Converter<'_> {
     pub(super) fn set_workdir(&mut self, id: StageId, path: &str) -> Result<String, Error> {
         let os = self.stage_os(id);
         let stage = &mut self.stages[id];
-        let dir = normalize_workdir(&stage.image.config.working_dir, path, &os)
-            .map_err(|error| Error::from(error).within("normalizing workdir"))?;
+        let dir = normalize_workdir(&stage.image.config.working_dir, path, &os).map_err(|error| {
+            let error = Error::from(error).within("removing drive letter");
+            error.within("normalizing working directory").within("normalizing workdir")
+        })?;
         stage.image.config.working_dir.clone_from(&dir);
         let dir = to_slash(&dir, &os);
         stage.state = stage.state.dir(&dir);
@@ -281,6 +283,6 @@ fn check_once(last: &mut Once, current: Current<'_>) {
             "Multiple {} instructions should not be used in the same stage because only the last one will be used",
             command.keyword
         );
-        Linter::report(current.lint, Rule::MultipleInstructionsDisallowed, &before, detail);
+        current.lint.report(Rule::MultipleInstructionsDisallowed, &before, detail);
     }
 }

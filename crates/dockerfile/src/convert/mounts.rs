@@ -52,6 +52,10 @@ impl Converter<'_> {
                 kind: self.llb_kind(mount),
                 ..MountInfo::bind(self.mount_target(current, mount)?, state)
             });
+            // Memory needs no files of anybody.
+            if mount.kind == MountKind::Tmpfs {
+                continue;
+            }
             let used = join("/", &mount.source);
             match source.filter(|_| !from_of(mount).is_empty()) {
                 Some(source) => self.stages[source].paths.add(used),

@@ -289,7 +289,7 @@ mod tests {
             ("ro=maybe", "invalid value for ro: maybe"),
             (
                 "a\"b",
-                "failed to parse csv mounts: parse error on line 1, column 2: bare \" in non-quoted field",
+                "failed to parse csv mounts: parse error on line 1, column 2: bare \" in non-quoted-field",
             ),
         ] {
             assert_eq!(parse(record).unwrap_err().to_string(), text);

@@ -7,7 +7,7 @@ use thiserror::Error;
 pub enum CsvError {
     #[error("EOF")]
     Empty,
-    #[error("parse error on line 1, column {column}: bare \" in non-quoted field")]
+    #[error("parse error on line 1, column {column}: bare \" in non-quoted-field")]
     BareQuote { column: usize },
     #[error("parse error on line 1, column {column}: extraneous or missing \" in quoted-field")]
     Quote { column: usize },
