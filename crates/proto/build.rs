@@ -1,5 +1,6 @@
 //! Compiles `proto/**/*.proto` without `protoc`.
 
+use prost::Message;
 use std::path::Path;
 
 const FILES: &[&str] = &[
@@ -29,6 +30,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new("proto");
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, [root])?;
+    let out = std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
+    std::fs::write(Path::new(&out).join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         // Maps in key order: equal messages have equal bytes.
         .btree_map(".")

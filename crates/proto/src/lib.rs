@@ -41,5 +41,8 @@ pub use prost;
 pub use prost_types;
 pub use tonic;
 
+/// The definitions of all messages here, as an encoded `FileDescriptorSet`: for reading and writing them as JSON.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// The largest gRPC message that BuildKit peers accept, in bytes; callers set it on clients and servers.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;

@@ -1,0 +1,15 @@
+//! The gateway: a bridge as the gRPC service `moby.buildkit.v1.frontend.LLBBridge`, for clients that make up
+//! their builds themselves (as Buildx does) and for frontends that run in containers.
+//!
+//! A [`Forwarder`] is one such build. A [`Gateway`] serves many, told apart by what the client says in the
+//! metadata of its calls, or a single one where the connection says it all.
+
+mod convert;
+mod exec;
+mod forwarder;
+mod registry;
+mod service;
+mod signals;
+
+pub use forwarder::Forwarder;
+pub use registry::{BUILD_ID_KEY, Gateway, Registration};
