@@ -8,5 +8,5 @@ pub enum Error {
     #[error("`{0}` cannot be sent: it is not ASCII")]
     NotAscii(String),
     #[error("the session with the builder broke")]
-    Serve(#[source] tonic::transport::Error),
+    Serve(#[source] hyper::Error),
 }

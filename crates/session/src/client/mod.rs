@@ -2,7 +2,6 @@
 
 mod agent;
 mod auth;
-mod closing;
 mod content;
 mod error;
 mod exporter;
@@ -23,6 +22,8 @@ pub use upload::UploadSource;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
 use kiln_proto::MESSAGE_BYTES_MAX;
 use kiln_proto::content::content_server::ContentServer;
 use kiln_proto::control::control_client::ControlClient;
@@ -34,20 +35,18 @@ use kiln_proto::moby::sshforward::v1::ssh_server::SshServer;
 use kiln_proto::moby::upload::v1::upload_server::UploadServer;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
-use tonic::transport::{Channel, Server};
+use tonic::transport::Channel;
 use tonic::{Request, Response};
 
 use crate::fsync::LocalDir;
 use crate::keys;
 use crate::tunnel::{QUEUE_MESSAGES, Tunnel};
-use closing::Closing;
 
 /// HTTP/2 window of one stream in the tunnel, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -164,20 +163,14 @@ impl Session {
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let answer = async move { control.session(request).await.map(Response::into_inner) };
         let tunnel = Tunnel::opening(answer, send);
-        // One connection, and then no other: the server ends with it.
-        let (closing, closed) = tokio::sync::oneshot::channel::<()>();
-        let tunnel = Closing { tunnel, _closing: closing };
-        let incoming = tokio_stream::once(Ok::<_, std::io::Error>(tunnel)).chain(tokio_stream::pending());
-        let server = Server::builder()
+        // Nothing but this future keeps the connection: dropping it ends the session.
+        hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(FRAME_BYTES_MAX)
-            .add_routes(self.routes.routes())
-            .serve_with_incoming(incoming);
-        tokio::select! {
-            done = server => done.map_err(Error::Serve),
-            _ = closed => Ok(()),
-        }
+            .serve_connection(TokioIo::new(tunnel), TowerToHyperService::new(self.routes.routes().prepare()))
+            .await
+            .map_err(Error::Serve)
     }
 
     fn announce(&self, metadata: &mut MetadataMap) -> Result<(), Error> {

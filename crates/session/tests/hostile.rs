@@ -1,0 +1,244 @@
+//! Peers that do what no honest one does.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use bytes::Bytes;
+use common::handle;
+use kiln_proto::fsutil_types::packet::PacketType;
+use kiln_proto::fsutil_types::{Packet, Stat};
+use kiln_session::fsync::{
+    DirSink, DirSinkOptions, LocalDir, OwnerPolicy, ReceiveLimits, SyncError, receive, send,
+};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+const DIR: u32 = 1 << 31 | 0o755;
+const SYMLINK: u32 = 1 << 27 | 0o777;
+const CHAR: u32 = 1 << 26 | 1 << 21 | 0o600;
+
+fn stat(path: &str, mode: u32) -> Packet {
+    Packet {
+        stat: Some(Stat { path: path.into(), mode, size: 1, ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+fn link(path: &str, mode: u32, target: &str) -> Packet {
+    let mut packet = stat(path, mode);
+    if let Some(stat) = &mut packet.stat {
+        stat.linkname = target.into();
+    }
+    packet
+}
+
+fn packet(kind: PacketType, id: u32, data: &[u8]) -> Packet {
+    Packet { r#type: kind as i32, id, data: Bytes::copy_from_slice(data), ..Default::default() }
+}
+
+fn data(id: u32, data: &[u8]) -> Packet {
+    packet(PacketType::PacketData, id, data)
+}
+
+fn last() -> Packet {
+    Packet::default()
+}
+
+fn fin() -> Packet {
+    packet(PacketType::PacketFin, 0, b"")
+}
+
+/// Feeds packets to a receiver into `to`, in steps: a step is sent when the receiver has answered the one before.
+async fn feed(to: &Path, steps: Vec<Vec<Packet>>, limits: ReceiveLimits) -> Result<(), SyncError> {
+    let (sink, outcome) =
+        DirSink::new(handle(to), DirSinkOptions { owner: OwnerPolicy::Own, ..Default::default() });
+    let (packets, incoming) = mpsc::unbounded_channel::<Result<Packet, Status>>();
+    let (outgoing, mut answers) = mpsc::unbounded_channel();
+    let feeding = tokio::spawn(async move {
+        let mut steps = steps.into_iter();
+        for packet in steps.next().unwrap_or_default() {
+            let _ = packets.send(Ok(packet));
+        }
+        for step in steps {
+            // A request, or the receiver's FIN.
+            if answers.recv().await.is_none() {
+                return;
+            }
+            for packet in step {
+                let _ = packets.send(Ok(packet));
+            }
+        }
+        // The stream stays open: nothing but the receiver ends it.
+        std::future::pending::<()>().await;
+    });
+    let incoming = tokio_stream::wrappers::UnboundedReceiverStream::new(incoming);
+    let transfer = receive(incoming, outgoing, sink, limits, |_, _| {});
+    let result =
+        tokio::time::timeout(std::time::Duration::from_secs(20), transfer).await.expect("comes to an end");
+    feeding.abort();
+    outcome.into_outcome().await;
+    result
+}
+
+async fn refused(steps: Vec<Vec<Packet>>) -> String {
+    let to = tempfile::tempdir().expect("makes a directory");
+    let result = feed(to.path(), steps, ReceiveLimits::default()).await;
+    result.expect_err("is refused").to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_honest_sender_first() {
+    let to = tempfile::tempdir().expect("makes a directory");
+    let steps = vec![vec![stat("a", 0o644), last()], vec![data(0, b"x"), data(0, b"")], vec![fin()]];
+    feed(to.path(), steps, ReceiveLimits::default()).await.expect("transfers");
+    assert_eq!(fs::read(to.path().join("a")).expect("reads"), b"x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_that_lead_out() {
+    for path in ["../a", "/etc/passwd", "a/../../b", "", ".", "..", "a//b", "a/"] {
+        let text = refused(vec![vec![stat("a", DIR), stat(path, 0o644), last()]]).await;
+        assert!(text.contains("invalid argument") || text.contains("out of order"), "{path}: {text}");
+    }
+    let text = refused(vec![vec![link("a", SYMLINK, "/etc"), stat("a/b", 0o644), last()]]).await;
+    assert_eq!(text, r#"changes out of order: "a/b" "a""#);
+    let text = refused(vec![vec![link("a", 0o644, "../../etc/passwd"), last()]]).await;
+    assert_eq!(text, r#"invalid link a to unknown path: "../../etc/passwd""#);
+    let text = refused(vec![vec![link("a", SYMLINK, "/etc/passwd"), link("b", 0o644, "a"), last()]]).await;
+    assert_eq!(text, r#"invalid link b to unknown path: "a""#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_that_are_there_already() {
+    let outside = tempfile::tempdir().expect("makes a directory");
+    fs::write(outside.path().join("f"), "precious").expect("writes");
+    let to = tempfile::tempdir().expect("makes a directory");
+    symlink(outside.path(), to.path().join("d")).expect("links");
+    symlink(outside.path().join("f"), to.path().join("e")).expect("links");
+    let steps = vec![
+        vec![stat("d", DIR), stat("d/f", 0o644), stat("e", 0o644), last()],
+        vec![],
+        vec![data(1, b"x"), data(1, b""), data(2, b"y"), data(2, b"")],
+        vec![fin()],
+    ];
+    feed(to.path(), steps, ReceiveLimits::default()).await.expect("transfers");
+    assert_eq!(fs::read(outside.path().join("f")).expect("reads"), b"precious");
+    assert_eq!(fs::read(to.path().join("d/f")).expect("reads"), b"x");
+    assert_eq!(fs::read(to.path().join("e")).expect("reads"), b"y");
+    assert!(fs::symlink_metadata(to.path().join("e")).expect("is there").is_file());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_out_of_place() {
+    assert_eq!(refused(vec![vec![data(0, b"x")]]).await, "invalid file request 0");
+    assert_eq!(
+        refused(vec![vec![stat("a", 0o644), last()], vec![data(1, b"x")]]).await,
+        "invalid file request 1"
+    );
+    let twice = vec![data(0, b"x"), data(0, b""), data(0, b"")];
+    assert_eq!(
+        refused(vec![vec![stat("a", 0o644), stat("b", 0o644), last()], twice]).await,
+        "invalid file request 0"
+    );
+    assert_eq!(refused(vec![vec![fin()]]).await, "unexpected FIN");
+    assert_eq!(refused(vec![vec![stat("a", 0o644), last()], vec![fin()]]).await, "unexpected FIN");
+    assert_eq!(
+        refused(vec![vec![stat("a", 0o644), last(), stat("b", 0o644)]]).await,
+        "file after the last one"
+    );
+    assert_eq!(
+        refused(vec![vec![packet(PacketType::PacketReq, 0, b"")]]).await,
+        "unexpected packet of type 1"
+    );
+    assert_eq!(
+        refused(vec![vec![Packet { r#type: 99, ..Default::default() }]]).await,
+        "unexpected packet of type 99"
+    );
+    assert_eq!(refused(vec![vec![packet(PacketType::PacketErr, 0, b"no")]]).await, "error from sender: no");
+    // A directory has no contents to give.
+    assert_eq!(refused(vec![vec![stat("a", DIR), last(), data(0, b"x")]]).await, "invalid file request 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_mean_something_to_layers() {
+    assert_eq!(refused(vec![vec![stat("a", CHAR), last()]]).await, r#"invalid device of "a""#);
+    let strange = refused(vec![vec![stat("a", 1 << 19), last()]]).await;
+    assert_eq!(strange, r#"invalid mode 0x80000 of "a""#);
+    let to = tempfile::tempdir().expect("makes a directory");
+    let mut opaque = stat("d", DIR);
+    if let Some(stat) = &mut opaque.stat {
+        stat.xattrs.insert("user.overlay.opaque".into(), "y".into());
+        stat.xattrs.insert("trusted.overlay.opaque".into(), "y".into());
+        stat.xattrs.insert("user.kiln.owner".into(), "0:0".into());
+    }
+    feed(to.path(), vec![vec![opaque, last()], vec![fin()]], ReceiveLimits::default())
+        .await
+        .expect("transfers");
+    let mut list = [0; 256];
+    let length = rustix::fs::listxattr(to.path().join("d"), &mut list[..]).unwrap_or(0);
+    assert_eq!(length, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_much() {
+    let to = tempfile::tempdir().expect("makes a directory");
+    let limits = ReceiveLimits { entries_max: 2, path_bytes_max: 10, total_bytes_max: 3 };
+    let many = (0..3).map(|number| stat(&format!("f{number}"), DIR)).collect();
+    let error = feed(to.path(), vec![many], limits).await.expect_err("is too much").to_string();
+    assert_eq!(error, "files exceed the limit of 2");
+    let error = feed(to.path(), vec![vec![stat("elevenchars", DIR)]], limits).await.expect_err("is too much");
+    assert_eq!(error.to_string(), "path bytes exceed the limit of 10");
+    let steps = vec![vec![stat("a", 0o644), last()], vec![data(0, b"four")]];
+    let error = feed(to.path(), steps, limits).await.expect_err("is too much").to_string();
+    assert_eq!(error, "file bytes exceed the limit of 3");
+    let large = vec![0; (1 << 20) + 1];
+    let steps = vec![vec![stat("a", 0o644), last()], vec![data(0, &large)]];
+    let error = feed(to.path(), steps, ReceiveLimits::default()).await.expect_err("is too much").to_string();
+    assert_eq!(error, "packet bytes exceed the limit of 1048576");
+    // All files at once, of which each has begun.
+    let count = 1000;
+    let files = (0..count).map(|number| stat(&format!("f{number:04}"), 0o644)).chain([last()]).collect();
+    let mut steps = vec![files];
+    steps.extend((0..count - 1).map(|_| vec![]));
+    steps.push((0..count).map(|id| data(id, b"x")).collect());
+    let error = feed(to.path(), steps, ReceiveLimits::default()).await.expect_err("is too much").to_string();
+    assert_eq!(error, "files at once exceed the limit of 128");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receivers_that_ask_for_the_wrong_thing() {
+    let from = tempfile::tempdir().expect("makes a directory");
+    fs::write(from.path().join("a"), "x").expect("writes");
+    fs::create_dir(from.path().join("d")).expect("makes");
+    for (packets, expected) in [
+        (vec![packet(PacketType::PacketReq, 7, b"")], "invalid file id 7"),
+        (vec![packet(PacketType::PacketReq, 1, b"")], "invalid file id 1"),
+        (
+            vec![packet(PacketType::PacketReq, 0, b""), packet(PacketType::PacketReq, 0, b"")],
+            "invalid file id 0",
+        ),
+        (vec![data(0, b"x")], "unexpected packet of type 2"),
+        (vec![packet(PacketType::PacketErr, 0, b"no")], "error from receiver: no"),
+        (vec![], "unexpected EOF"),
+    ] {
+        let (requests, incoming) = mpsc::unbounded_channel();
+        let incoming = tokio_stream::wrappers::UnboundedReceiverStream::new(incoming);
+        let (mut answers, transfer) = send(incoming, LocalDir::new(from.path()), |_, _| {});
+        // Everything is listed first.
+        for _ in 0..3 {
+            answers.recv().await.expect("is listed");
+        }
+        for packet in packets {
+            let _ = requests.send(Ok(packet));
+        }
+        if expected.contains("EOF") {
+            drop(requests);
+        }
+        while answers.recv().await.is_some() {}
+        let error = transfer.await.expect("does not panic").expect_err("is refused");
+        assert_eq!(error.to_string(), expected);
+    }
+}

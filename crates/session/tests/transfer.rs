@@ -1,0 +1,447 @@
+//! Directories from one end to the other and back.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use common::{handle, session};
+use kiln_oci::Digest;
+use kiln_session::client::Target;
+use kiln_session::daemon::{Caller, Error, FileSyncRequest};
+use kiln_session::fsync::{
+    Change, ChangeKind, Differ, DirSink, DirSinkOptions, FileKind, LocalDir, METADATA_FILE, Outcome,
+    OwnerPolicy, Tree,
+};
+use kiln_session::patterns::PatternMatcher;
+
+fn write(top: &Path, path: &str, content: &str) {
+    let path = top.join(path);
+    fs::create_dir_all(path.parent().expect("is below")).expect("makes parents");
+    fs::write(path, content).expect("writes");
+}
+
+fn age(path: &Path, seconds: u64) {
+    let file = fs::File::open(path).expect("opens");
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).expect("sets times");
+}
+
+fn options(previous: Tree) -> DirSinkOptions {
+    DirSinkOptions { previous, owner: OwnerPolicy::Own, ..Default::default() }
+}
+
+async fn receive(
+    caller: &Caller,
+    request: FileSyncRequest,
+    to: &Path,
+    options: DirSinkOptions,
+) -> Result<Outcome, Error> {
+    let (sink, outcome) = DirSink::new(handle(to), options);
+    let result = caller.receive_files(&request, sink, |_, _| {}).await;
+    let outcome = outcome.into_outcome().await;
+    result.map(|()| outcome)
+}
+
+fn context() -> FileSyncRequest {
+    FileSyncRequest { name: "context".into(), ..Default::default() }
+}
+
+fn paths(outcome: &Outcome) -> Vec<&str> {
+    outcome.tree.iter().map(|entry| entry.stat.path.as_str()).collect()
+}
+
+fn changes(outcome: &Outcome) -> Vec<(&str, ChangeKind)> {
+    let mut list: Vec<_> =
+        outcome.changes.iter().map(|Change { path, kind }| (path.as_str(), *kind)).collect();
+    list.sort_by_key(|(path, _)| *path);
+    list
+}
+
+/// What an outsider sees of a directory: paths with kind, mode, time, size, link or content.
+fn look(top: &Path) -> Vec<String> {
+    fn walk(top: &Path, dir: &Path, out: &mut Vec<String>) {
+        for entry in fs::read_dir(dir).expect("reads") {
+            let path = entry.expect("is an entry").path();
+            let metadata = fs::symlink_metadata(&path).expect("is there");
+            let name = path.strip_prefix(top).expect("is below").display();
+            let what = if metadata.is_symlink() {
+                format!("-> {}", fs::read_link(&path).expect("is a link").display())
+            } else if metadata.is_dir() {
+                String::new()
+            } else if metadata.is_file() {
+                Digest::sha256_of(fs::read(&path).expect("reads")).short().to_string()
+            } else {
+                "special".into()
+            };
+            out.push(format!("{name} {:o} {} {what}", metadata.mode(), metadata.mtime()));
+            if metadata.is_dir() {
+                walk(top, &path, out);
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk(top, top, &mut out);
+    out.sort();
+    out
+}
+
+struct Dirs {
+    _keep: tempfile::TempDir,
+    from: std::path::PathBuf,
+    to: std::path::PathBuf,
+}
+
+fn dirs() -> Dirs {
+    let keep = tempfile::tempdir().expect("makes a directory");
+    let (from, to) = (keep.path().join("from"), keep.path().join("to"));
+    fs::create_dir(&from).expect("makes");
+    fs::create_dir(&to).expect("makes");
+    Dirs { _keep: keep, from, to }
+}
+
+async fn serving(from: &Path) -> common::Open {
+    let from = from.to_path_buf();
+    session(move |session| session.directories(vec![("context".into(), LocalDir::context(from))])).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_that_a_directory_may_hold() {
+    let dirs = dirs();
+    write(&dirs.from, "a/b/c.txt", "content");
+    write(&dirs.from, "a-b", "comes after a/");
+    write(&dirs.from, "empty", "");
+    write(&dirs.from, "large", &"0123456789".repeat(100_000));
+    write(&dirs.from, "tool", "#!/bin/sh");
+    write(&dirs.from, "närrisch ☃", "unicode");
+    fs::set_permissions(dirs.from.join("tool"), fs::Permissions::from_mode(0o4755)).expect("sets");
+    fs::set_permissions(dirs.from.join("a/b"), fs::Permissions::from_mode(0o1777)).expect("sets");
+    symlink("../outside", dirs.from.join("dangling")).expect("links");
+    fs::hard_link(dirs.from.join("tool"), dirs.from.join("zlink")).expect("links");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        dirs.from.join("pipe"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o640),
+        0,
+    )
+    .expect("makes a pipe");
+    for (path, seconds) in [("a/b/c.txt", 1), ("tool", 1_700_000_000), ("a/b", 3), ("a", 4)] {
+        age(&dirs.from.join(path), seconds);
+    }
+
+    let open = serving(&dirs.from).await;
+    let progress = Arc::new(Mutex::new((0, false)));
+    let (sink, outcome) = DirSink::new(handle(&dirs.to), options(Tree::new()));
+    let seen = progress.clone();
+    open.caller
+        .receive_files(&context(), sink, move |bytes, last| *seen.lock().expect("fine") = (bytes, last))
+        .await
+        .expect("transfers");
+    let outcome = outcome.into_outcome().await;
+
+    assert_eq!(look(&dirs.to), look(&dirs.from));
+    let (bytes, last) = *progress.lock().expect("fine");
+    assert!(bytes > 1_000_000 && last);
+    assert_eq!(
+        paths(&outcome),
+        ["a", "a/b", "a/b/c.txt", "a-b", "dangling", "empty", "large", "närrisch ☃", "pipe", "tool", "zlink"]
+    );
+    assert!(outcome.tree.iter().all(|entry| entry.complete));
+    let entry = |path| outcome.tree.get(path).expect("is there");
+    assert_eq!(entry("a/b/c.txt").digest, Some(Digest::sha256_of("content")));
+    assert_eq!(entry("empty").digest, Some(Digest::sha256_of("")));
+    assert_eq!(entry("zlink").stat.linkname, "tool");
+    assert_eq!(entry("zlink").digest, None);
+    assert_eq!(entry("pipe").stat.kind(), FileKind::Fifo);
+    let inode = |path| fs::metadata(dirs.to.join(path)).expect("is there").ino();
+    assert_eq!(inode("tool"), inode("zlink"));
+
+    // The same again: nothing happens.
+    let again =
+        receive(&open.caller, context(), &dirs.to, options(outcome.tree.clone())).await.expect("transfers");
+    assert_eq!(again.changes, []);
+    assert_eq!(again.tree, outcome.tree);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_changed_is_made_again_and_never_in_place() {
+    let dirs = dirs();
+    for path in ["dir/one", "dir/two", "gone/deep/file", "kind", "linked"] {
+        write(&dirs.from, path, path);
+        age(&dirs.from.join(path), 1000);
+    }
+    fs::create_dir(dirs.from.join("was-dir")).expect("makes");
+    write(&dirs.from, "was-dir/inside", "x");
+    fs::hard_link(dirs.from.join("linked"), dirs.from.join("second")).expect("links");
+    let open = serving(&dirs.from).await;
+    let first = receive(&open.caller, context(), &dirs.to, options(Tree::new())).await.expect("transfers");
+
+    // Somebody else holds on to what came first.
+    let held = dirs.to.parent().expect("has one").join("held");
+    fs::hard_link(dirs.to.join("dir/one"), &held).expect("links");
+    let mode_held = dirs.to.parent().expect("has one").join("mode-held");
+    fs::hard_link(dirs.to.join("dir/two"), &mode_held).expect("links");
+
+    write(&dirs.from, "dir/one", "new content");
+    fs::set_permissions(dirs.from.join("dir/two"), fs::Permissions::from_mode(0o600)).expect("sets");
+    fs::remove_dir_all(dirs.from.join("gone")).expect("removes");
+    fs::remove_file(dirs.from.join("kind")).expect("removes");
+    write(&dirs.from, "kind/now-a-dir", "y");
+    fs::remove_dir_all(dirs.from.join("was-dir")).expect("removes");
+    symlink("/etc", dirs.from.join("was-dir")).expect("links");
+    write(&dirs.from, "linked", "changed under its second name");
+
+    let tree = Tree::decode(&first.tree.encode()).expect("was encoded");
+    let second = receive(&open.caller, context(), &dirs.to, options(tree)).await.expect("transfers");
+    assert_eq!(look(&dirs.to), look(&dirs.from));
+    use ChangeKind::{Added, Modified, Removed};
+    assert_eq!(
+        changes(&second),
+        [
+            ("dir/one", Modified),
+            ("dir/two", Modified),
+            ("gone", Removed),
+            ("gone/deep", Removed),
+            ("gone/deep/file", Removed),
+            ("kind", Modified),
+            ("kind/now-a-dir", Added),
+            ("linked", Modified),
+            ("second", Modified),
+            ("was-dir", Modified),
+            ("was-dir/inside", Removed),
+        ]
+    );
+    assert_eq!(fs::read_to_string(&held).expect("reads"), "dir/one");
+    assert_eq!(fs::metadata(&mode_held).expect("is there").mode() & 0o777, 0o644);
+    assert_eq!(
+        second.tree.get("dir/one").and_then(|e| e.digest.clone()),
+        Some(Digest::sha256_of("new content"))
+    );
+
+    // Without comparing, all files are made again.
+    let all = DirSinkOptions { differ: Differ::None, ..options(second.tree.clone()) };
+    let third = receive(&open.caller, context(), &dirs.to, all).await.expect("transfers");
+    let files = ["dir/one", "dir/two", "kind/now-a-dir", "linked", "second", "was-dir"];
+    assert_eq!(changes(&third), files.map(|path| (path, Modified)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_choose() {
+    let dirs = dirs();
+    for path in ["a/keep.txt", "a/drop.o", "a/keep.o", "b/sub/x", "b/y", "c", "node_modules/m/index.js"] {
+        write(&dirs.from, path, path);
+    }
+    symlink("../b/sub", dirs.from.join("a/to-sub")).expect("links");
+    let open = serving(&dirs.from).await;
+    let names = |list: &[&str]| list.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    for (include, exclude, follow, expected) in [
+        (
+            vec![],
+            vec!["**/*.o", "!a/keep.o", "node_modules"],
+            vec![],
+            "a a/keep.o a/keep.txt a/to-sub b b/sub b/sub/x b/y c",
+        ),
+        (vec![], vec!["*", "!b/sub"], vec![], "b b/sub b/sub/x"),
+        (vec![], vec!["**"], vec![], ""),
+        (vec!["b/sub"], vec![], vec![], "b b/sub b/sub/x"),
+        (vec!["*/*.o"], vec!["a/drop*"], vec![], "a a/keep.o"),
+        (vec![], vec![], vec!["a/to-sub/x"], "a a/to-sub b b/sub b/sub/x"),
+        (vec![], vec![], vec!["a/to-*"], "a a/to-sub b b/sub b/sub/x"),
+        (vec![], vec![], vec!["missing"], ""),
+        (
+            vec![],
+            vec!["c"],
+            vec!["."],
+            "a a/drop.o a/keep.o a/keep.txt a/to-sub b b/sub b/sub/x b/y node_modules node_modules/m node_modules/m/index.js",
+        ),
+        (vec!["å*"], vec![], vec![], ""),
+    ] {
+        let to = tempfile::tempdir().expect("makes a directory");
+        let request = FileSyncRequest {
+            include_patterns: names(&include),
+            exclude_patterns: names(&exclude),
+            follow_paths: names(&follow),
+            ..context()
+        };
+        let outcome =
+            receive(&open.caller, request, to.path(), options(Tree::new())).await.expect("transfers");
+        assert_eq!(paths(&outcome).join(" "), expected, "{include:?} {exclude:?} {follow:?}");
+    }
+    let bad = FileSyncRequest { exclude_patterns: names(&["["]), ..context() };
+    let error = receive(&open.caller, bad, &dirs.to, options(Tree::new())).await.expect_err("is no pattern");
+    assert_eq!(error.to_string(), r#"invalid excludepatterns: ["["]: syntax error in pattern"#);
+    let other = FileSyncRequest { name: "/etc".into(), ..Default::default() };
+    let error =
+        receive(&open.caller, other, &dirs.to, options(Tree::new())).await.expect_err("is not served");
+    assert_eq!(error.to_string(), r#"no access allowed to dir "/etc""#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_small_files() {
+    let dirs = dirs();
+    for dir in 0..100 {
+        fs::create_dir(dirs.from.join(format!("d{dir}"))).expect("makes");
+        for file in 0..100 {
+            fs::write(dirs.from.join(format!("d{dir}/f{file}")), format!("{dir} {file}")).expect("writes");
+        }
+    }
+    let open = serving(&dirs.from).await;
+    let started = std::time::Instant::now();
+    let first = receive(&open.caller, context(), &dirs.to, options(Tree::new())).await.expect("transfers");
+    let fresh = started.elapsed();
+    assert_eq!(first.changes.len(), 10_100);
+    assert_eq!(look(&dirs.to), look(&dirs.from));
+    let started = std::time::Instant::now();
+    let again = receive(&open.caller, context(), &dirs.to, options(first.tree)).await.expect("transfers");
+    assert_eq!(again.changes, []);
+    eprintln!("10,000 files: {fresh:?} fresh, {:?} unchanged", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_only_with_exceptions() {
+    let dirs = dirs();
+    for path in ["a/b/wanted", "a/other", "z"] {
+        write(&dirs.from, path, path);
+    }
+    let open = serving(&dirs.from).await;
+    let except = PatternMatcher::new(["**/wanted"]).expect("is a pattern");
+    let with = DirSinkOptions { metadata_only: Some(except), ..options(Tree::new()) };
+    let outcome = receive(&open.caller, context(), &dirs.to, with).await.expect("transfers");
+    assert_eq!(paths(&outcome), [METADATA_FILE, "a", "a/b", "a/b/wanted"]);
+    let list = fs::read(dirs.to.join(METADATA_FILE)).expect("reads");
+    let mut rest = list.as_slice();
+    let mut listed = Vec::new();
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let (stat, after) = after.split_at(u32::from_le_bytes(*length) as usize);
+        let stat: kiln_proto::fsutil_types::Stat = kiln_proto::prost::Message::decode(stat).expect("is one");
+        listed.push(stat.path);
+        rest = after;
+    }
+    assert_eq!(listed, ["a", "a/b", "a/b/wanted", "a/other", "z"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_go_to_directories() {
+    let dirs = dirs();
+    write(&dirs.from, "new/file", "from the daemon");
+    write(&dirs.from, "same", "new");
+    symlink("same", dirs.from.join("link")).expect("links");
+    write(&dirs.to, "kept", "by the person");
+    write(&dirs.to, "same", "old");
+    write(&dirs.to, "new/kept", "too");
+    let mirror = dirs.to.parent().expect("has one").join("mirror/made");
+    let targets = vec![
+        (0, Target::Dir { path: dirs.to.clone(), delete: false }),
+        (7, Target::Dir { path: mirror.clone(), delete: true }),
+    ];
+    let open = session(|session| session.targets(targets)).await;
+    let source = || LocalDir::new(&dirs.from);
+    open.caller.send_files(0, false, source(), |_, _| {}).await.expect("transfers");
+    assert_eq!(fs::read_to_string(dirs.to.join("new/file")).expect("reads"), "from the daemon");
+    assert_eq!(fs::read_to_string(dirs.to.join("link")).expect("reads"), "new");
+    assert_eq!(fs::read_to_string(dirs.to.join("kept")).expect("reads"), "by the person");
+    assert_eq!(fs::read_to_string(dirs.to.join("new/kept")).expect("reads"), "too");
+
+    write(&mirror, "old/stuff", "goes");
+    let error = open.caller.send_files(7, false, source(), |_, _| {}).await.expect_err("is too old a daemon");
+    assert!(error.to_string().starts_with("local exporter mode=delete requires"), "{error}");
+    assert!(mirror.join("old/stuff").exists());
+    open.caller.send_files(7, true, source(), |_, _| {}).await.expect("transfers");
+    assert_eq!(look(&mirror), look(&dirs.from));
+    let error = open.caller.send_files(3, false, source(), |_, _| {}).await.expect_err("is no exporter");
+    assert_eq!(error.to_string(), "exporter 3 not found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_go_to_files() {
+    let dirs = dirs();
+    let path = dirs.to.join("out.tar");
+    let file = path.clone();
+    let open_file = Target::File(Box::new(move |metadata| {
+        if metadata.get("unwanted").is_some_and(|value| value == "yes") {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(fs::File::create(&file)?)))
+    }));
+    let full =
+        Target::File(Box::new(|_| Ok(Some(Box::new(fs::File::options().write(true).open("/dev/full")?)))));
+    let open = session(|session| session.targets(vec![(1, open_file), (2, full)])).await;
+    let data = Bytes::from(vec![7; 5_000_000]);
+    let mut sender =
+        open.caller.send_file(1, &[("k".to_string(), "v".to_string())].into()).await.expect("opens");
+    sender.write(data.clone()).await.expect("is taken");
+    sender.finish().await.expect("is written");
+    assert_eq!(fs::read(&path).expect("reads"), data);
+
+    let unwanted = [("unwanted".to_string(), "yes".to_string())].into();
+    assert!(matches!(open.caller.send_file(1, &unwanted).await, Err(Error::TargetExists)));
+
+    let mut sender = open.caller.send_file(2, &Default::default()).await.expect("opens");
+    let mut result = Ok(());
+    for _ in 0..100 {
+        result = sender.write(data.clone()).await;
+        if result.is_err() {
+            break;
+        }
+    }
+    let error = match result {
+        Err(error) => error,
+        Ok(()) => sender.finish().await.expect_err("is full"),
+    };
+    assert!(error.to_string().contains("No space left"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_vanishes() {
+    let dirs = dirs();
+    let open = serving(&dirs.from).await;
+    assert!(open.caller.supports("/MOBY.filesync.v1.filesync/diffcopy"));
+    assert_eq!(open.caller.shared_key(), "shared");
+    open.client.abort();
+    tokio::time::timeout(Duration::from_secs(10), open.caller.closed()).await.expect("is noticed");
+    assert!(open.manager.find(open.caller.id()).is_none());
+    let error = receive(&open.caller, context(), &dirs.to, options(Tree::new())).await.expect_err("is gone");
+    assert!(matches!(error, Error::NoSession { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_broken_off_leaves_a_true_tree() {
+    let dirs = dirs();
+    for number in 0..200 {
+        write(&dirs.from, &format!("f{number:03}"), &"x".repeat(200_000));
+    }
+    let open = serving(&dirs.from).await;
+    let (sink, outcome) = DirSink::new(handle(&dirs.to), options(Tree::new()));
+    let client = open.client;
+    let result = open
+        .caller
+        .receive_files(&context(), sink, move |bytes, _| {
+            if bytes > 2_000_000 {
+                client.abort();
+            }
+        })
+        .await;
+    assert!(result.is_err());
+    let outcome = outcome.into_outcome().await;
+    let (done, open_ones): (Vec<_>, Vec<_>) = outcome.tree.iter().partition(|entry| entry.complete);
+    assert!(!open_ones.is_empty());
+    for entry in &done {
+        let content = fs::read(dirs.to.join(&entry.stat.path)).expect("is complete");
+        assert_eq!(Some(Digest::sha256_of(content)), entry.digest);
+    }
+    // What is there is known; nothing has a temporary name.
+    for entry in fs::read_dir(&dirs.to).expect("reads") {
+        let name = entry.expect("is an entry").file_name().into_string().expect("is text");
+        assert!(outcome.tree.get(&name).is_some_and(|entry| entry.complete), "{name}");
+    }
+    // The next transfer goes on from there.
+    let open = serving(&dirs.from).await;
+    let next =
+        receive(&open.caller, context(), &dirs.to, options(outcome.tree.clone())).await.expect("transfers");
+    assert_eq!(next.changes.len(), 200 - done.len());
+    assert_eq!(look(&dirs.to), look(&dirs.from));
+}
