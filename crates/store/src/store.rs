@@ -1,0 +1,340 @@
+//! The store itself: opening, and what its parts share.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kiln_layer::overlay::{Format, XattrSpace};
+use kiln_layer::tree::CopyHow;
+use kiln_layer::union::Union;
+use rusqlite::{OptionalExtension, params};
+use rustix::fs::FlockOperation;
+
+use crate::content::Content;
+use crate::db::Db;
+use crate::error::{Error, Result};
+use crate::flights::Flights;
+use crate::history::History;
+use crate::id::{LayerId, RefId};
+use crate::images::Images;
+use crate::keys::Keys;
+use crate::layers::{BlobOptions, CommitInfo, LayerHandle, LayerInner, LayerMeta};
+use crate::mount::{self, Flats};
+use crate::named::Holds;
+use crate::options::{Backend, StoreOptions};
+use crate::pool::Pool;
+use crate::records::Records;
+use crate::recover;
+use crate::reference::Ref;
+use crate::sync::Syncer;
+use crate::values::Values;
+
+/// An open state directory. Cheap to clone; the last clone (and the last handle from it) closes it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub root: PathBuf,
+    pub options: StoreOptions,
+    pub db: Arc<Db>,
+    pub content: Content,
+    pub images: Images,
+    pub keys: Keys,
+    pub records: Records,
+    pub values: Values,
+    pub history: History,
+    pub pool: Pool,
+    pub unpack_pool: Pool,
+    pub overlay: bool,
+    pub live: Mutex<HashMap<i64, Weak<LayerInner>>>,
+    pub unpacking: Flights<i64>,
+    pub archiving: Flights<(i64, BlobOptions)>,
+    pub flats: Flats,
+    pub holds: Holds,
+    pub sync: Arc<Syncer>,
+    _lock: File,
+}
+
+impl Store {
+    /// Opens (or makes) a state directory, alone: a second process is refused. Removes what a crash left half-done.
+    pub fn open(root: &Path, options: StoreOptions) -> Result<Self> {
+        std::fs::create_dir_all(root).map_err(Error::io("create", root))?;
+        let root = root.canonicalize().map_err(Error::io("find", root))?;
+        let lock = lock(&root)?;
+        for name in ["layers", "flat", "mnt", "empty", "trash"] {
+            let dir = root.join(name);
+            std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+        }
+        let content = Content::open(&root)?;
+        let images = Images::new(content.clone());
+        images.prepare()?;
+        let db = Arc::new(Db::open(&root)?);
+        recover::recover(&root, &db, &content)?;
+        let overlay = match options.backend {
+            Backend::Native => false,
+            backend => match mount::overlay_works(&root, options.format.xattrs == XattrSpace::User)? {
+                Ok(()) => true,
+                Err(error) if backend == Backend::Overlay => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "overlayfs cannot be used here, layers are copied instead");
+                    false
+                }
+            },
+        };
+        let sync = Syncer::start(&root, Arc::clone(&db), options.sync_delay)?;
+        let inner = Arc::new_cyclic(|weak: &Weak<Inner>| Inner {
+            keys: Keys { db: Arc::clone(&db) },
+            records: Records { db: Arc::clone(&db), store: weak.clone() },
+            values: Values { db: Arc::clone(&db), store: weak.clone() },
+            history: History { db: Arc::clone(&db) },
+            pool: Pool::new(options.pool_width),
+            // These also wait for the network: enough of them that the processors never do.
+            unpack_pool: Pool::new(options.pool_width),
+            root,
+            options,
+            db,
+            content,
+            images,
+            overlay,
+            live: Mutex::default(),
+            unpacking: Flights::default(),
+            archiving: Flights::default(),
+            flats: Flats::default(),
+            holds: Holds::default(),
+            sync,
+            _lock: lock,
+        });
+        Ok(Self { inner })
+    }
+
+    pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    /// The state directory.
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    /// The blobs.
+    pub fn content(&self) -> &Content {
+        &self.inner.content
+    }
+
+    /// The named images.
+    pub fn images(&self) -> &Images {
+        &self.inner.images
+    }
+
+    /// The solver's cache keys.
+    pub fn keys(&self) -> &Keys {
+        &self.inner.keys
+    }
+
+    /// The kept results.
+    pub fn records(&self) -> &Records {
+        &self.inner.records
+    }
+
+    /// What others keep about layers and refs.
+    pub fn values(&self) -> &Values {
+        &self.inner.values
+    }
+
+    /// The builds that were.
+    pub fn history(&self) -> &History {
+        &self.inner.history
+    }
+
+    /// Where blocking work runs.
+    pub fn pool(&self) -> &Pool {
+        &self.inner.pool
+    }
+
+    pub(crate) fn unpack_pool(&self) -> &Pool {
+        &self.inner.unpack_pool
+    }
+
+    /// How layer directories are written.
+    pub fn format(&self) -> &Format {
+        &self.inner.options.format
+    }
+
+    /// How it was opened.
+    pub fn options(&self) -> &StoreOptions {
+        &self.inner.options
+    }
+
+    /// Whether layers are mounted with overlayfs (else copied).
+    pub fn uses_overlay(&self) -> bool {
+        self.inner.overlay
+    }
+
+    /// The list of `parent`'s layers and `layer` on top.
+    pub fn append(&self, parent: &Ref, layer: &LayerHandle) -> Result<Ref> {
+        let (parent_row, layer_row) = (parent.row(), layer.row());
+        let find = |db: &rusqlite::Connection| -> rusqlite::Result<Option<i64>> {
+            db.prepare_cached("SELECT id FROM refs WHERE parent IS ? AND layer = ?")?
+                .query_row(params![parent_row, layer_row], |row| row.get(0))
+                .optional()
+        };
+        let row = match self.inner.db.read("look up a ref", find)? {
+            Some(row) => row,
+            None => self.inner.db.write("record a ref", |db| {
+                if let Some(row) = find(db)? {
+                    return Ok(row);
+                }
+                db.prepare_cached("INSERT INTO refs (parent, layer) VALUES (?, ?)")?
+                    .execute(params![parent_row, layer_row])?;
+                Ok(db.last_insert_rowid())
+            })?,
+        };
+        Ok(Ref::extend(parent, layer.clone(), row))
+    }
+
+    /// The lists one on top of the other: nothing is copied. A layer that is in the list already is not repeated
+    /// while the beginnings are the same.
+    pub fn merge(&self, refs: &[Ref]) -> Result<Ref> {
+        let mut merged = Ref::scratch();
+        for reference in refs {
+            if reference.starts_with(&merged) {
+                merged = reference.clone();
+                continue;
+            }
+            for layer in reference.layers() {
+                merged = self.append(&merged, &layer)?;
+            }
+        }
+        Ok(merged)
+    }
+
+    /// What is in `upper` and not in `lower`: the layers above, where `upper` begins with all of `lower`; else a new
+    /// layer, found by comparing, for which both must be unpacked. Blocking in that case.
+    pub fn diff(&self, lower: &Ref, upper: &Ref, meta: LayerMeta) -> Result<Ref> {
+        if lower.is_scratch() {
+            return Ok(upper.clone());
+        }
+        if upper.starts_with(lower) {
+            let mut above = Ref::scratch();
+            for layer in upper.layers().iter().skip(lower.depth()) {
+                above = self.append(&above, layer)?;
+            }
+            return Ok(above);
+        }
+        // Kept apart from either side: on top of scratch.
+        let layer = self.new_layer(&Ref::scratch(), meta)?;
+        let (lower, upper) = (self.union(lower)?, self.union(upper)?);
+        kiln_layer::changes::write_diff(&lower, &upper, layer.dir(), CopyHow::Link)
+            .map_err(Error::layer(layer.id()))?;
+        layer.commit(CommitInfo::default())
+    }
+
+    /// A list by its name; `None` if a layer of it is gone.
+    pub fn get_ref(&self, id: RefId) -> Result<Option<Ref>> {
+        let rows: Vec<(i64, i64)> = self.inner.db.read("look up a ref", |db| {
+            db.prepare_cached(
+                "WITH RECURSIVE list (id, parent, layer, depth) AS (
+                     SELECT id, parent, layer, 0 FROM refs WHERE id = ?
+                     UNION ALL
+                     SELECT refs.id, refs.parent, refs.layer, depth + 1 FROM list JOIN refs ON refs.id = list.parent
+                 )
+                 SELECT id, layer FROM list ORDER BY depth DESC",
+            )?
+            .query_map([id.0], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect()
+        })?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut reference = Ref::scratch();
+        for (row, layer) in rows {
+            let Some(layer) = self.layer_of_row(layer)? else { return Ok(None) };
+            reference = Ref::extend(&reference, layer, row);
+        }
+        Ok(Some(reference))
+    }
+
+    /// The merged view of a list's directories, without a mount. All layers must be unpacked.
+    pub fn union(&self, reference: &Ref) -> Result<Union> {
+        let dirs: Vec<PathBuf> = reference.layers().iter().map(LayerHandle::dir).collect::<Result<_>>()?;
+        Union::open(&dirs, self.format()).map_err(Error::layer(format!("{reference:?}")))
+    }
+
+    /// Writes what is still gathered in memory and makes all of it durable. Blocking.
+    pub fn flush(&self) -> Result<()> {
+        self.inner.sync.flush()
+    }
+}
+
+impl Inner {
+    pub(crate) fn live(&self) -> MutexGuard<'_, HashMap<i64, Weak<LayerInner>>> {
+        self.live.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    pub(crate) fn layer_dir(&self, id: &LayerId) -> PathBuf {
+        self.root.join("layers").join(id.as_str())
+    }
+
+    /// Makes a layer's directory and the one for its content, which is given back.
+    pub(crate) fn make_layer_dirs(&self, id: &LayerId) -> Result<PathBuf> {
+        let dir = self.layer_dir(id);
+        let fs = dir.join("fs");
+        for path in [&dir, &fs] {
+            std::fs::create_dir(path).map_err(Error::io("create", path))?;
+        }
+        Ok(fs)
+    }
+
+    /// Removes a directory: out of the way at once, its content in the background. What is not there is no error.
+    pub(crate) fn trash(&self, path: &Path) -> Result<()> {
+        let target = self.root.join("trash").join(LayerId::random().as_str());
+        match std::fs::rename(path, &target) {
+            Ok(()) => {
+                self.sync.removed(target);
+                Ok(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::io("remove", path)(error)),
+        }
+    }
+
+    pub(crate) fn touch(&self, row: i64, now_ms: i64) {
+        self.sync.touch(row, now_ms);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.flats.clear();
+        self.sync.stop();
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+fn lock(root: &Path) -> Result<File> {
+    let path = root.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked { path: root.to_owned() }),
+        Err(error) => Err(Error::io("lock", path)(error)),
+    }
+}
+
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
