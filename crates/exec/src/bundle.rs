@@ -46,6 +46,8 @@ pub struct Surroundings<'a> {
     /// An empty directory.
     pub scratch: &'a Path,
     pub files_dir: &'a Path,
+    /// See [`make_stub_layer`].
+    pub stub_layer: &'a Path,
     /// The runtime makes the cgroup itself.
     pub runtime_makes_cgroup: bool,
 }
@@ -65,7 +67,7 @@ impl Bundle {
             let failed = |source| Error::Mount { dest: dest.to_owned(), source };
             Detached::make(source, surroundings.scratch).map_err(failed)
         };
-        let root_mount = mount(&step.rootfs.source, "/")?;
+        let root_mount = mount(&with_stub_layer(&step.rootfs.source, surroundings.stub_layer), "/")?;
         let root = Root::new(root_mount.fd.as_fd());
         let destinations = step.mounts.iter().map(|m| m.dest.as_str());
         let stubs = Stubs::record(&root, destinations, step.remove_mount_stubs_recursive);
@@ -149,6 +151,33 @@ impl Bundle {
         self.stubs.remove(&Root::new(self.root.as_fd()));
         self.cgroup
     }
+}
+
+/// Makes a layer that goes below all others of a step's root: it has the files that every step gets mounted over, so that
+/// these need not be made in the step's own layer. That saves a copy of `/etc` in each, and its traces in the image.
+pub fn make_stub_layer(dir: &Path) -> std::io::Result<()> {
+    let etc = dir.join("etc");
+    std::fs::create_dir_all(&etc)?;
+    for (path, mode) in [
+        (dir.to_owned(), 0o755),
+        (etc.clone(), 0o755),
+        (etc.join("hosts"), 0o644),
+        (etc.join("resolv.conf"), 0o644),
+    ] {
+        if !path.exists() {
+            std::fs::write(&path, "")?;
+        }
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+    }
+    Ok(())
+}
+
+fn with_stub_layer(source: &MountSource, stub_layer: &Path) -> MountSource {
+    let mut source = source.clone();
+    if let MountSource::Overlay(overlay) = &mut source {
+        overlay.lower.push(stub_layer.to_owned());
+    }
+    source
 }
 
 fn file_mount(surroundings: &Surroundings<'_>, path: &Path) -> Result<PreparedMount> {

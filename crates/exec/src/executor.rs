@@ -104,6 +104,7 @@ struct Dirs {
     files: PathBuf,
     /// Empty; something is mounted there for moments.
     scratch: PathBuf,
+    stub_layer: PathBuf,
 }
 
 #[derive(Clone)]
@@ -118,6 +119,7 @@ impl Executor {
     pub async fn new(config: ExecutorConfig) -> Result<Self> {
         let files = config.state_dir.join("files");
         let scratch = config.state_dir.join("scratch");
+        let stub_layer = config.state_dir.join("stub-layer");
         // Files of steps that a dead daemon did not end.
         if files.exists() {
             std::fs::remove_dir_all(&files).map_err(at("clear", &files))?;
@@ -125,10 +127,11 @@ impl Executor {
         for dir in [&files, &scratch] {
             std::fs::create_dir_all(dir).map_err(at("create", dir))?;
         }
+        crate::bundle::make_stub_layer(&stub_layer).map_err(at("create", &stub_layer))?;
         let cgroups = Cgroups::open(&config.state_dir, &config.cgroup_parent, config.rootless.is_some());
         let backend = RuntimeBackend::open(&config).await?;
         let networks = Networks::open(&config.network)?;
-        let dirs = Dirs { files, scratch };
+        let dirs = Dirs { files, scratch, stub_layer };
         let inner = Inner { config, cgroups, networks, backend, dirs, containers: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -333,6 +336,7 @@ impl Inner {
             resolv_conf: &self.resolv_conf(step.network)?,
             scratch: &self.dirs.scratch,
             files_dir: &self.dirs.files,
+            stub_layer: &self.dirs.stub_layer,
             runtime_makes_cgroup: !embedded && self.config.rootless.is_none(),
         };
         Bundle::prepare(&step, &surroundings, network, emulation)

@@ -246,15 +246,6 @@ pub fn loopback_up() -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Takes an inherited descriptor into ownership.
-///
-/// # Safety
-/// `fd` must be open and nothing else in the program may own it.
-pub unsafe fn adopt(fd: i32) -> OwnedFd {
-    // SAFETY: the caller's promise.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
 /// Replaces this process's program; returns only on failure.
 pub fn execve(path: &CStr, args: &[std::ffi::CString], env: &[std::ffi::CString]) -> io::Error {
     let pointers = |strings: &[std::ffi::CString]| {

@@ -193,10 +193,6 @@ async fn hundreds_of_layers() {
     let mut step = bench.step("ls / | grep -c file");
     step.rootfs.source =
         MountSource::Overlay(OverlayMount { lower, upper: None, userxattr: false, volatile: false });
-    // Mount points cannot be made in a read-only root: they are there already.
-    for file in ["hosts", "resolv.conf"] {
-        fs::write(bench.root().join("etc").join(file), "").unwrap();
-    }
     assert_eq!(bench.run(step).await.ok(), "300\n");
 }
 
@@ -311,7 +307,7 @@ async fn a_dropped_run_is_killed_too() {
 async fn further_processes_in_a_container() {
     need_root!();
     let bench = Bench::new().await;
-    let mut step = bench.step("echo here > /tmp/here; sleep 1000");
+    let mut step = bench.step("sleep 1000; true");
     step.id = "box".into();
     step.process.env.push("FIRST=1".into());
     let cancel = CancellationToken::new();
@@ -411,12 +407,12 @@ async fn terminals_and_signals() {
 async fn limits_of_the_cgroup() {
     need_root!();
     let bench = Bench::new().await;
-    let mut step = bench.step("head -c 200000000 /dev/zero | sed s/x/y/ | wc -c");
+    let mut step = bench.step("dd if=/dev/zero of=/dev/null bs=100M count=1");
     step.resources.memory_bytes = 16 << 20;
     step.resources.cpu_quota_us = 50_000;
     step.resources.cpu_period_us = 100_000;
     let out = bench.run(step).await;
-    assert!(out.result.is_err() || out.stdout.trim() != "200000000", "{out:?}");
+    assert!(matches!(out.result, Err(Error::OutOfMemory { code: 137 })), "{out:?}");
 }
 
 #[tokio::test]

@@ -35,12 +35,13 @@ pub fn enter(container: &Container, fds: &Received) -> Result<(), InitError> {
         mount_one(&root, &dest, &planned.what, container, fds)
             .map_err(to(format_args!("mount on {}", planned.dest)))?;
     }
-    // Changing mounts of a running container from outside goes by its root's mount; nothing here is shared.
+    let readonly = if container.readonly_root { Some(readonly_view(&container.attach_at)?) } else { None };
+    let root_fd = readonly.as_ref().map_or(root_fd, |fd| fd.as_fd());
     rustix::process::fchdir(root_fd).map_err(to("enter the root file system"))?;
     rustix::process::pivot_root(".", ".").map_err(to("switch to the root file system"))?;
     unmount(".", UnmountFlags::DETACH).map_err(to("leave the host's mounts"))?;
     rustix::process::chdir("/").map_err(to("enter the root file system"))?;
-    // The old root may be needed for the host's nodes, so devices are bound before it goes: see `mount_one`.
+    // Bound ones were made while the host's were in reach: see `mount_one`.
     if !container.bind_devices {
         make_devices(&container.devices)?;
     }
@@ -54,11 +55,19 @@ pub fn enter(container: &Container, fds: &Received) -> Result<(), InitError> {
     for path in &container.masked {
         mask(path).map_err(to(format_args!("mask {path}")))?;
     }
-    if container.readonly_root {
-        let root = open_path("/").map_err(to("open the root file system"))?;
-        mount_setattr(&root, false, libc::MOUNT_ATTR_RDONLY, 0).map_err(to("make the root read-only"))?;
-    }
     Ok(())
+}
+
+/// A second, read-only mount of the root with all its mounts, over the first: the first is also the daemon's, which has
+/// yet to clean up in it.
+fn readonly_view(attached_at: &Path) -> Result<OwnedFd, InitError> {
+    let what = "make the root read-only";
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let view = open_tree(CWD, attached_at, flags).map_err(to(what))?;
+    mount_setattr(&view, false, libc::MOUNT_ATTR_RDONLY, 0).map_err(to(what))?;
+    attach(view.as_fd(), CWD, attached_at).map_err(to(what))?;
+    Ok(view)
 }
 
 fn attach(mount: BorrowedFd<'_>, dir: BorrowedFd<'_>, path: &Path) -> io::Result<()> {

@@ -17,9 +17,7 @@ pub const ARGV0: &str = "kiln-exec-spawner";
 
 /// Serves the daemon until it goes away, then ends every step and the process.
 pub fn run() -> ! {
-    // SAFETY: standard input is open, by the way this program is executed as spawner, and nothing else uses it.
-    let control = unsafe { sys::adopt(0) };
-    let mut spawner = match Spawner::new(control) {
+    let mut spawner = match Spawner::new() {
         Ok(spawner) => spawner,
         Err(_) => std::process::exit(1),
     };
@@ -40,9 +38,9 @@ struct Spawner {
 }
 
 impl Spawner {
-    fn new(control: OwnedFd) -> io::Result<Self> {
-        // A copy away from 0, so that nothing inherits it by accident.
-        let control = rustix::io::fcntl_dupfd_cloexec(&control, 3)?;
+    fn new() -> io::Result<Self> {
+        // Away from 0, so that nothing inherits it by accident.
+        let control = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
         let null = std::fs::File::open("/dev/null")?;
         rustix::stdio::dup2_stdin(&null)?;
         // The terminal's signals are the daemon's business.
