@@ -34,7 +34,7 @@ pub enum Content {
     /// These bytes.
     Bytes(Bytes),
     /// A blob of the store.
-    Blob(Descriptor),
+    Blob(Box<Descriptor>),
 }
 
 impl Content {
@@ -97,7 +97,7 @@ pub fn members(
     let mut algorithms = BTreeSet::new();
     for blob in blobs {
         algorithms.insert(blob.digest.algorithm());
-        add(blob_path(&blob.digest), 0o444, Content::Blob(blob));
+        add(blob_path(&blob.digest), 0o444, Content::Blob(Box::new(blob)));
     }
     if !algorithms.is_empty() {
         add("blobs/".into(), 0o755, Content::Folder);

@@ -11,6 +11,7 @@ mod attrs;
 pub mod epoch;
 mod error;
 pub mod image;
+pub mod provenance;
 mod purl;
 pub mod source;
 

@@ -2,8 +2,18 @@
 
 use kiln_oci::{Platform, Reference, ReferenceError};
 
-/// The package URL of an image, `pkg:docker/namespace/name@tag?digest=…&platform=…`.
+/// The package URL of an image in a registry, `pkg:docker/namespace/name@tag?digest=…&platform=…`.
 pub fn image_purl(name: &str, platform: Option<&Platform>) -> Result<String, ReferenceError> {
+    typed_purl("docker", name, platform, &[])
+}
+
+/// The same for another type of package, with further qualifiers.
+pub(crate) fn typed_purl(
+    kind: &str,
+    name: &str,
+    platform: Option<&Platform>,
+    further: &[(&str, &str)],
+) -> Result<String, ReferenceError> {
     let reference = Reference::parse(name)?.with_default_tag();
     let mut qualifiers = Vec::new();
     if let Some(digest) = reference.digest() {
@@ -12,9 +22,10 @@ pub fn image_purl(name: &str, platform: Option<&Platform>) -> Result<String, Ref
     if let Some(platform) = platform {
         qualifiers.push(format!("platform={}", escape(&platform.normalized().short())));
     }
+    qualifiers.extend(further.iter().map(|(key, value)| format!("{key}={}", escape(value))));
     let path = reference.familiar_name();
     let path: Vec<String> = path.split('/').map(escape).collect();
-    let mut purl = format!("pkg:docker/{}", path.join("/"));
+    let mut purl = format!("pkg:{kind}/{}", path.join("/"));
     if let Some(tag) = reference.tag() {
         purl.push('@');
         purl.push_str(&escape(tag));
