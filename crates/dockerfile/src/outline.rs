@@ -6,6 +6,7 @@ use crate::location::Range;
 use crate::table::Table;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Version of the subrequest's format.
 pub const OUTLINE_VERSION: &str = "1.0.0";
@@ -44,6 +45,9 @@ pub struct OutlineMount {
 /// What one stage tells.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Capture {
+    /// Arguments before the first stage, the same for all.
+    pub(crate) global: Arc<BTreeMap<String, ArgInfo>>,
+    /// Arguments of the stage itself.
     pub(crate) args: BTreeMap<String, ArgInfo>,
     /// Arguments that matter to the stage.
     pub(crate) used: BTreeSet<String>,
@@ -85,15 +89,18 @@ impl MountUse {
 }
 
 impl Capture {
+    fn arg(&self, name: &str) -> Option<&ArgInfo> {
+        self.args.get(name).or_else(|| self.global.get(name))
+    }
+
     /// The used arguments and all that they come from.
     fn all_used(&self) -> BTreeSet<&str> {
         let mut all = BTreeSet::new();
         let mut pending: Vec<&str> = self.used.iter().map(String::as_str).collect();
         while let Some(name) = pending.pop() {
             if all.insert(name) {
-                pending.extend(
-                    self.args.get(name).into_iter().flat_map(|info| info.deps.iter().map(String::as_str)),
-                );
+                pending
+                    .extend(self.arg(name).into_iter().flat_map(|info| info.deps.iter().map(String::as_str)));
             }
         }
         all
@@ -113,7 +120,7 @@ impl Outline {
         let mut ssh: BTreeMap<&str, &MountUse> = BTreeMap::new();
         for capture in captures {
             for name in capture.all_used() {
-                if let Some(info) = capture.args.get(name) {
+                if let Some(info) = capture.arg(name) {
                     args.entry(name).or_insert(info);
                 }
             }

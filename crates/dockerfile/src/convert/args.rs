@@ -12,6 +12,9 @@ use crate::suggest::{Case, nearest};
 use kiln_llb::{EnvList, ProxyEnv};
 use kiln_oci::{Platform, Reference};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const TARGET_PLATFORM: &str = "TARGETPLATFORM";
 
 /// The arguments that are always there.
 pub(super) fn platform_args(
@@ -27,7 +30,7 @@ pub(super) fn platform_args(
         ("BUILDOSVERSION", build.os_version.clone()),
         ("BUILDARCH", build.architecture.clone()),
         ("BUILDVARIANT", build.variant.clone()),
-        ("TARGETPLATFORM", platform.to_string()),
+        (TARGET_PLATFORM, platform.to_string()),
         ("TARGETOS", platform.os.clone()),
         ("TARGETOSVERSION", platform.os_version.clone()),
         ("TARGETARCH", platform.architecture.clone()),
@@ -44,7 +47,7 @@ pub(super) fn global_args(
     definitions: &[GlobalArgs],
     build_args: &BTreeMap<String, String>,
 ) -> Result<(EnvList, Capture), Error> {
-    let mut capture = Capture::default();
+    let mut infos: BTreeMap<String, ArgInfo> = BTreeMap::new();
     for GlobalArgs { args: definitions, location } in definitions {
         for definition in definitions {
             let key = &definition.key;
@@ -60,7 +63,7 @@ pub(super) fn global_args(
                     info.deps = uses.matched.iter().cloned().collect();
                     // One that is defined by its own former value inherits what that came from.
                     if info.deps.remove(key)
-                        && let Some(former) = capture.args.get(key)
+                        && let Some(former) = infos.get(key)
                     {
                         info.deps.extend(former.deps.iter().cloned());
                     }
@@ -71,10 +74,10 @@ pub(super) fn global_args(
                 args.set(key, &value);
                 info.value = value;
             }
-            capture.args.insert(key.clone(), info);
+            infos.insert(key.clone(), info);
         }
     }
-    Ok((args, capture))
+    Ok((args, Capture { global: Arc::new(infos), ..Capture::default() }))
 }
 
 /// Every base has a valid name also without any argument of the build.
@@ -103,9 +106,10 @@ pub(super) fn check_declared(
     location: &[Range],
     lint: &Linter,
 ) {
-    let declared = || capture.args.keys().map(String::as_str).chain(args.keys());
+    let declared = || capture.global.keys().map(String::as_str).chain(args.keys());
     for name in &uses.unmatched {
-        if declared().any(|known| known == name) {
+        let known = capture.global.contains_key(name) || EnvList::get(args, name).is_some();
+        if known || !lint.wants(Rule::UndefinedArgInFrom) {
             continue;
         }
         let mut detail = format!("FROM argument '{name}' is not declared");
@@ -128,9 +132,10 @@ pub(super) fn expand_platform(
     let expanded = lexer.expand_noting(&stage.platform, args, &mut uses);
     check_declared(&uses, args, capture, &stage.location, lint);
     let shown = expanded.as_deref().unwrap_or_default();
-    if let ([only], []) = (uses.matched.as_slice(), uses.unmatched.as_slice())
-        && only == "TARGETPLATFORM"
-        && Env::get(args, only) == Some(shown)
+    if uses.matched.len() == 1
+        && uses.unmatched.is_empty()
+        && uses.matched.contains(TARGET_PLATFORM)
+        && Env::get(args, TARGET_PLATFORM) == Some(shown)
     {
         let platform = &stage.platform;
         let detail = format!(

@@ -10,7 +10,7 @@ use crate::instruction::Instruction;
 use crate::lint::Linter;
 use crate::shell::Env;
 use crate::values::parse_bool;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// One instruction while it is converted.
 #[derive(Clone, Copy)]
@@ -36,10 +36,24 @@ impl Converter<'_> {
         reachable: &HashSet<StageId>,
         target: StageId,
     ) -> Result<(), Error> {
-        for id in self.stages.ids() {
-            let wanted = reachable.contains(&id) && !self.stages[id].dispatched;
-            if wanted || self.options.all_stages {
-                self.dispatch_stage(id)?;
+        let wanted =
+            |id: &StageId| self.options.all_stages || reachable.contains(id) && !self.stages[*id].dispatched;
+        let wanted: Vec<StageId> = self.stages.ids().filter(wanted).collect();
+        // Long chains of stages would be expensive if each kept what it shares with the next one.
+        let mut heirs: HashMap<StageId, usize> = HashMap::from([(target, 1)]);
+        for base in wanted.iter().filter_map(|id| self.stages[*id].base) {
+            *heirs.entry(base).or_default() += 1;
+        }
+        for id in wanted {
+            let left = self.stages[id].base.and_then(|base| heirs.get_mut(&base));
+            let is_last_heir = left.is_some_and(|left| {
+                *left -= 1;
+                *left == 0
+            });
+            self.inherit(id, is_last_heir);
+            self.dispatch_stage(id)?;
+            if heirs.get(&id).is_none_or(|heirs| *heirs == 0) {
+                self.stages[id].retire();
             }
         }
         // The whole target is the result.
@@ -48,7 +62,6 @@ impl Converter<'_> {
     }
 
     fn dispatch_stage(&mut self, id: StageId) -> Result<(), Error> {
-        self.inherit(id);
         self.begin_stage(id)?;
         for command in std::mem::take(&mut self.stages[id].commands) {
             let lint = self.lint.with_comments(&command.command.comments);

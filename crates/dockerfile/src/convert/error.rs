@@ -1,6 +1,7 @@
 //! What can go wrong when a Dockerfile is converted. The texts are those that users of BuildKit know.
 
 use crate::git_ref::GitRefError;
+use crate::limits::{EXPOSE_PORTS_MAX, VARIABLES_BYTES_MAX, VARIABLES_MAX};
 use crate::mode::ModeError;
 use crate::path::PathError;
 use crate::values::quote;
@@ -56,6 +57,10 @@ pub enum ConvertError {
     InputMetadata(String),
     #[error("failed parsing .dockerignore: {0}")]
     Ignore(crate::ignore::IgnoreError),
+    #[error("more than {VARIABLES_MAX} variables, or {VARIABLES_BYTES_MAX} bytes of them")]
+    Variables,
+    #[error("more than {EXPOSE_PORTS_MAX} ports are exposed")]
+    Ports,
     #[error("onbuild trigger should be a single expression")]
     OnbuildSingle,
     #[error("more than {0} build triggers")]

@@ -1,13 +1,15 @@
 //! Expands the variables of an instruction, with the values that hold where it stands.
 
 use super::Converter;
-use super::stages::StageId;
+use super::stages::{StageId, StageState};
 use crate::error::Error;
 use crate::instruction::{Command, Instruction, Mount, parse_mount};
+use crate::limits::EXPANSIONS_BYTES_MAX;
 use crate::lint::{Linter, Rule};
 use crate::shell::{Env, Lexer, ShellError, Uses};
 use crate::suggest::{Case, nearest};
-use kiln_llb::{EnvList, State};
+use kiln_llb::EnvList;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Arguments that never become variables.
 pub(super) const NON_ENV_ARGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
@@ -16,16 +18,16 @@ pub(super) const NON_ENV_ARGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILD
 pub(super) struct Expander<'a> {
     pub(super) lexer: Lexer,
     /// What holds before the instruction.
-    pub(super) state: State,
-    /// Names of `ARG`s, which may be without a value.
-    pub(super) declared: Vec<String>,
+    pub(super) stage: &'a StageState,
+    /// Bytes that expansions brought in so far, in the whole conversion.
+    pub(super) expanded: &'a AtomicUsize,
     pub(super) command: &'a Command,
     pub(super) lint: &'a Linter,
 }
 
 impl Expander<'_> {
     pub(super) fn env(&self) -> &EnvList {
-        &self.state.settings().env
+        &self.stage.state.settings().env
     }
 
     pub(super) fn word(&self, word: &str) -> Result<String, ShellError> {
@@ -41,12 +43,17 @@ impl Expander<'_> {
         let mut uses = Uses::default();
         let result = lexer.expand_noting(word, self.env(), &mut uses);
         self.report(&uses);
+        let grown = result.as_ref().map_or(0, |text| text.len().saturating_sub(word.len()));
+        if self.expanded.fetch_add(grown, Ordering::Relaxed) + grown > EXPANSIONS_BYTES_MAX {
+            return Err(ShellError::TooLarge(EXPANSIONS_BYTES_MAX));
+        }
         result
     }
 
     fn report(&self, uses: &Uses) {
         for name in &uses.unmatched {
-            if self.declared.contains(name) || NON_ENV_ARGS.contains(&name.as_str()) {
+            let declared = self.stage.build_args.iter().any(|arg| arg.key == *name);
+            if declared || NON_ENV_ARGS.contains(&name.as_str()) || !self.lint.wants(Rule::UndefinedVar) {
                 continue;
             }
             let mut detail = format!("Usage of undefined variable '${name}'");
@@ -106,14 +113,12 @@ impl Expander<'_> {
 }
 
 impl Converter<'_> {
-    pub(super) fn expander<'c>(&self, id: StageId, command: &'c Command, lint: &'c Linter) -> Expander<'c> {
-        let stage = &self.stages[id];
-        Expander {
-            lexer: self.lexer,
-            state: stage.state.clone(),
-            declared: stage.build_args.iter().map(|arg| arg.key.clone()).collect(),
-            command,
-            lint,
-        }
+    pub(super) fn expander<'c>(
+        &'c self,
+        id: StageId,
+        command: &'c Command,
+        lint: &'c Linter,
+    ) -> Expander<'c> {
+        Expander { stage: &self.stages[id], lexer: self.lexer, expanded: &self.expanded, command, lint }
     }
 }

@@ -30,7 +30,13 @@ impl Converter<'_> {
             let parts = split(word)?;
             report(current, word, &parts);
             let protocol = parts.protocol.to_lowercase();
-            ports.extend(range(&parts)?.map(|number| format!("{number}/{protocol}")));
+            let range = range(&parts)?;
+            let stage = &mut self.stages[current.id];
+            stage.port_count += (range.end() - range.start()) as usize + 1;
+            if stage.port_count > EXPOSE_PORTS_MAX {
+                return Err(ConvertError::Ports.into());
+            }
+            ports.extend(range.map(|number| format!("{number}/{protocol}")));
         }
         let image = &mut self.stages[current.id].image;
         image.config.exposed_ports.extend(ports.iter().map(|port| (port.clone(), kiln_oci::Empty {})));
@@ -102,7 +108,7 @@ fn check_ip(written: &str) -> Result<(), ConvertError> {
 }
 
 fn port_range(text: &str) -> Option<RangeInclusive<u32>> {
-    let number = |word: &str| word.parse::<u32>().ok().filter(|port| *port < EXPOSE_PORTS_MAX);
+    let number = |word: &str| word.parse::<u32>().ok().filter(|port| *port <= u32::from(u16::MAX));
     let (start, end) = text.split_once('-').unwrap_or((text, text));
     let (start, end) = (number(start)?, number(end)?);
     (start <= end).then_some(start..=end)

@@ -10,13 +10,14 @@ use super::names::{shown_code, step_name};
 use super::stages::{Once, StageId};
 use crate::error::Error;
 use crate::instruction::{ArgDefinition, CommandLine, KeyValue};
+use crate::limits::{VARIABLES_BYTES_MAX, VARIABLES_MAX};
 use crate::lint::{Rule, check_secret_key};
 use crate::outline::ArgInfo;
 use crate::path::{is_absolute, normalize_workdir, to_slash};
 use crate::shell::Env;
 use crate::signal::is_signal;
 use crate::values::{format_duration, quote, quote_list};
-use kiln_llb::{Constraints, FileActions, MkdirInfo, Owner};
+use kiln_llb::{Constraints, FileActions, MkdirInfo, Owner, State};
 use kiln_oci::{HealthcheckConfig, Image};
 
 impl Converter<'_> {
@@ -32,9 +33,12 @@ impl Converter<'_> {
             check_legacy(current, pair);
             check_secret_key("ENV", &pair.key, &current.command.command.location, current.lint);
             message.push_str(&format!(" {pair}"));
-            stage.state = stage.state.add_env(&pair.key, &pair.value);
             set_env(&mut stage.image.config.env, &pair.key, &pair.value);
         }
+        stage.state = stage.state.with(|settings| {
+            pairs.iter().for_each(|pair| settings.env.set(&pair.key, &pair.value));
+        });
+        check_variables(&stage.state)?;
         self.commit(current.id, &message);
         Ok(())
     }
@@ -87,6 +91,7 @@ impl Converter<'_> {
             });
             stage.build_args.push(definition);
         }
+        check_variables(&self.stages[current.id].state)?;
         self.commit(current.id, &format!("ARG {}", shown.join(" ")));
         Ok(())
     }
@@ -262,6 +267,16 @@ pub(super) fn with_shell(image: &Image, words: &[String]) -> Vec<String> {
     };
     args.push(words.join(" "));
     args
+}
+
+/// Every step carries all variables, so there is a limit to them.
+fn check_variables(state: &State) -> Result<(), ConvertError> {
+    let (mut count, mut bytes) = (0, 0);
+    for (key, value) in state.settings().env.iter() {
+        count += 1;
+        bytes += key.len() + value.len();
+    }
+    if count > VARIABLES_MAX || bytes > VARIABLES_BYTES_MAX { Err(ConvertError::Variables) } else { Ok(()) }
 }
 
 fn check_legacy(current: Current<'_>, pair: &KeyValue) {

@@ -23,7 +23,9 @@ mod mounts;
 mod names;
 mod onbuild;
 mod options;
+mod plan;
 mod resolver;
+mod resources;
 mod run;
 mod stages;
 
@@ -49,6 +51,7 @@ use kiln_proto::pb;
 use options::Platforms;
 use stages::{StageId, Stages};
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 
 /// Converts the target of a Dockerfile. Violations of checks go to `findings`, also when this fails;
 /// without it nothing is checked.
@@ -103,6 +106,8 @@ struct Converter<'a> {
     epoch: Option<Timestamp>,
     stages: Stages,
     main_context: LateOutput,
+    /// Bytes that expansions brought in so far.
+    expanded: AtomicUsize,
     /// Patterns of the main context's ignore file.
     ignore: Vec<String>,
     /// Named contexts from the client.
@@ -140,6 +145,7 @@ impl<'a> Converter<'a> {
             epoch: None,
             stages: Stages::default(),
             main_context: LateOutput::new("build context", None),
+            expanded: AtomicUsize::new(0),
             ignore: Vec::new(),
             local_contexts: Vec::new(),
         };

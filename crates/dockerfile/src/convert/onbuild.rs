@@ -20,7 +20,7 @@ impl Converter<'_> {
             if !reachable.contains(&id) {
                 continue;
             }
-            self.inherit(id);
+            self.inherit(id, false);
             let mut triggers = std::mem::take(&mut self.stages[id].image.config.on_build);
             if let Some(base) = self.stages[id].base
                 && !std::mem::replace(&mut self.stages[id].triggers_done, true)

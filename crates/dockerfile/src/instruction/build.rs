@@ -5,6 +5,7 @@ use super::flags::Flags;
 use super::run::{command_line, handle_json, run};
 use super::{ArgDefinition, Instruction, InstructionError, KeyValue, doc_comment, healthcheck};
 use crate::error::Error;
+use crate::limits::ARG_NAMES_MAX;
 use crate::lint::{Linter, Rule, check_description};
 use crate::parser::{Arguments, Statement};
 
@@ -94,6 +95,9 @@ fn pairs(statement: &Statement, keyword: &'static str) -> Result<Vec<KeyValue>, 
 /// Flags are not looked at, as in BuildKit.
 fn args(statement: &Statement, words: &[String], lint: &Linter) -> Result<Vec<ArgDefinition>, Error> {
     at_least_one(words, "ARG")?;
+    if words.len() > ARG_NAMES_MAX {
+        return Err(InstructionError::TooManyNames(ARG_NAMES_MAX).into());
+    }
     let mut args = Vec::with_capacity(words.len());
     for word in words {
         let (key, value) = match word.split_once('=') {

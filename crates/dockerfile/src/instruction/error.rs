@@ -24,6 +24,8 @@ pub enum InstructionError {
     HeredocDestination(&'static str),
     #[error("{0} names can not be blank")]
     BlankName(&'static str),
+    #[error("more than {0} names in one ARG")]
+    TooManyNames(usize),
     #[error("{0} requires the arguments to be in JSON form")]
     NotJson(&'static str),
     #[error("FROM requires either one or three arguments")]

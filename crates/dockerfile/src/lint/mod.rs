@@ -12,6 +12,7 @@ pub use config::{LintConfig, LintOptionError};
 pub use report::{LINT_VERSION, LintError, LintReport};
 pub use rules::Rule;
 
+use crate::limits::{FINDING_LINES_MAX, FINDINGS_MAX};
 use crate::location::Range;
 use crate::parser::parse_comment_directive;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,17 +43,32 @@ impl Finding {
 /// them succeeds.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
-    list: Arc<Mutex<Vec<Finding>>>,
+    list: Arc<Mutex<Kept>>,
+}
+
+/// What is kept, and how many lines it points to.
+#[derive(Debug, Default)]
+struct Kept {
+    findings: Vec<Finding>,
+    lines: usize,
 }
 
 impl Findings {
     fn push(&self, finding: Finding) {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
+        let mut kept = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.lines += finding.location.len();
+        kept.findings.push(finding);
+    }
+
+    /// No more are kept: there are so many that they are no help to anyone.
+    fn is_full(&self) -> bool {
+        let kept = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.findings.len() >= FINDINGS_MAX || kept.lines >= FINDING_LINES_MAX
     }
 
     /// Everything found so far, in order; the list is empty afterwards.
     pub fn take(&self) -> Vec<Finding> {
-        std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner)).findings
     }
 }
 
@@ -87,9 +103,14 @@ impl Linter {
         }
     }
 
+    /// Whether a violation of `rule` would be noted.
+    pub(crate) fn wants(&self, rule: Rule) -> bool {
+        self.findings.as_ref().is_some_and(|findings| self.config.applies(rule) && !findings.is_full())
+    }
+
     /// Notes that `rule` does not hold at `location`, if the rule is on.
     pub(crate) fn report(&self, rule: Rule, location: &[Range], detail: String) {
-        let Some(findings) = self.findings.as_ref().filter(|_| self.config.applies(rule)) else { return };
+        let Some(findings) = self.findings.as_ref().filter(|_| self.wants(rule)) else { return };
         let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
         if !called.contains(&rule) {
             called.push(rule);

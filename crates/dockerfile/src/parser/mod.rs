@@ -14,7 +14,7 @@ pub(crate) use heredoc::chomped;
 pub use statement::{Arguments, KeyValue, Statement};
 
 use crate::error::Error;
-use crate::limits::{DOCKERFILE_BYTES_MAX, LINE_BYTES_MAX};
+use crate::limits::{CONTINUATION_LINES_MAX, DOCKERFILE_BYTES_MAX, LINE_BYTES_MAX, STATEMENTS_MAX};
 use crate::location::lines;
 use crate::shell::ShellError;
 use directive::DirectiveParser;
@@ -31,6 +31,10 @@ pub enum ParseError {
     Empty,
     #[error("the Dockerfile is larger than {0} bytes")]
     TooLarge(usize),
+    #[error("more than {0} instructions")]
+    TooManyInstructions(usize),
+    #[error("more than {0} lines are joined to one")]
+    TooManyLines(usize),
     #[error("file with no instructions")]
     NoInstructions,
     #[error("dockerfile line greater than max allowed size of {}", LINE_BYTES_MAX - 1)]
@@ -94,6 +98,9 @@ pub fn parse(text: &[u8]) -> Result<Dockerfile, Error> {
             dockerfile.empty_continuations.push(lines.number());
         }
         let end_line = lines.number();
+        if (end_line - start_line) as usize > CONTINUATION_LINES_MAX {
+            return Err(at(ParseError::TooManyLines(CONTINUATION_LINES_MAX), start_line, 0));
+        }
         let mut statement = statement::parse(&text, dockerfile.escape, std::mem::take(&mut comments))
             .map_err(|error| at(error, start_line, end_line))?;
         if statement.may_have_heredocs() && text.contains("<<") {
@@ -102,6 +109,9 @@ pub fn parse(text: &[u8]) -> Result<Dockerfile, Error> {
                 .map_err(|error| at(error, start_line, lines.number()))?;
         }
         statement.location = crate::location::lines(start_line, lines.number());
+        if dockerfile.statements.len() == STATEMENTS_MAX {
+            return Err(at(ParseError::TooManyInstructions(STATEMENTS_MAX), start_line, 0));
+        }
         dockerfile.statements.push(statement);
     }
     if dockerfile.statements.is_empty() {

@@ -73,6 +73,15 @@ fn long_lines_end_the_file() {
 
 #[test]
 fn nested_triggers_do_not_recurse() {
-    let deep = format!("FROM a\n{}", "ONBUILD \\\n".repeat(20_000));
+    let deep = format!("FROM a\n{}", "ONBUILD \\\n".repeat(9_000));
     assert!(parse(deep.as_bytes()).is_ok());
+}
+
+#[test]
+fn sizes_are_bounded() {
+    let many = "USER a\n".repeat(crate::limits::STATEMENTS_MAX + 1);
+    assert_eq!(message(&many), "more than 20000 instructions");
+    let long = format!("RUN {}x", "\\\n".repeat(crate::limits::CONTINUATION_LINES_MAX + 1));
+    assert_eq!(message(&long), "more than 10000 lines are joined to one");
+    assert_eq!(message(&"#\n".repeat(5 << 20)), "the Dockerfile is larger than 8388608 bytes");
 }

@@ -12,6 +12,7 @@ mod scan;
 pub use env::{Env, NoEnv};
 
 use crate::values::quote;
+use indexmap::IndexSet;
 use scan::Scanner;
 use thiserror::Error;
 
@@ -48,16 +49,16 @@ pub enum ShellError {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Uses {
     /// Those that had a value.
-    pub matched: Vec<String>,
+    pub matched: IndexSet<String>,
     /// Those that had none.
-    pub unmatched: Vec<String>,
+    pub unmatched: IndexSet<String>,
 }
 
 impl Uses {
     fn add(&mut self, name: &str, found: bool) {
         let names = if found { &mut self.matched } else { &mut self.unmatched };
-        if !names.iter().any(|known| known == name) {
-            names.push(name.to_owned());
+        if !names.contains(name) {
+            names.insert(name.to_owned());
         }
     }
 }

@@ -87,6 +87,26 @@ async fn a_missing_image_is_named() {
 }
 
 #[tokio::test]
+async fn what_grows_is_bounded() {
+    let memory = Memory::default();
+    let mut doubling = String::from("FROM scratch\nENV a0=0123456789\n");
+    for at in 1..40 {
+        doubling.push_str(&format!("ENV a{at}=$a{}$a{}\n", at - 1, at - 1));
+    }
+    assert!(message(&doubling, &[], &memory).await.contains("larger than 1048576 bytes"));
+    let ports = format!("FROM scratch\nEXPOSE {}\n", "1-65535 ".repeat(20));
+    assert_eq!(message(&ports, &[], &memory).await, "more than 1000000 ports are exposed");
+    let names: String = (0..2000).map(|at| format!(" a{at}")).collect();
+    assert!(
+        message(&format!("FROM scratch\nARG{names}\n"), &[], &memory).await.ends_with("names in one ARG")
+    );
+    let undefined: String = (0..5000).map(|at| format!("$u{at}")).collect();
+    let (result, findings) = run(&format!("FROM scratch\nUSER x{undefined}\n"), &[], &memory).await;
+    assert!(result.is_ok());
+    assert_eq!(findings.len(), crate::limits::FINDINGS_MAX);
+}
+
+#[tokio::test]
 async fn large_inputs_end() {
     let mut text = String::from("FROM scratch AS s0\n");
     for at in 1..3000 {
