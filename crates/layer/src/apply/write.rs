@@ -182,7 +182,9 @@ impl Maker {
 
     /// Sets owner, mode, attributes and time of something by its name.
     pub(super) fn attributes(&self, dir: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> Result<()> {
-        if (entry.uid, entry.gid) != (self.process.uid, self.process.gid) || entry.kind == EntryKind::Dir {
+        if (entry.uid, entry.gid) != (self.process.uid, self.process.gid)
+            || matches!(entry.kind, EntryKind::Dir | EntryKind::HardLink)
+        {
             let owner = (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)));
             let owned = rustix::fs::chownat(dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW);
             self.owner_result(owned, dir, name, entry)?;

@@ -46,3 +46,6 @@ impl CompressOptions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

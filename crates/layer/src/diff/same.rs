@@ -8,9 +8,9 @@ use crate::union::Node;
 const CAPABILITY: &str = "security.capability";
 const COMPARE_BYTES: usize = 64 << 10;
 
-/// Owner, mode, kind, device number and file capabilities are equal; of what is no directory also size and time. Where
-/// neither time has a fraction (archives cut it off) the contents are compared too. Directories' times are not looked
-/// at: they change with everything in them.
+/// Owner, mode, kind, device number and file capabilities are equal; of what is no directory also size, time and
+/// content. Content is always compared: two steps may run within one tick of the clock that files' times come from.
+/// Directories' times are not looked at: they change with everything in them.
 pub(crate) fn same(below: &Node, above: &Node) -> Result<bool> {
     let (a, b) = (&below.meta, &above.meta);
     if (a.dev, a.ino) == (b.dev, b.ino) {
@@ -30,9 +30,6 @@ pub(crate) fn same(below: &Node, above: &Node) -> Result<bool> {
     }
     if (a.size, a.mtime_s, a.mtime_ns) != (b.size, b.mtime_s, b.mtime_ns) {
         return Ok(false);
-    }
-    if a.mtime_ns != 0 {
-        return Ok(true);
     }
     if a.is_symlink() {
         return Ok(below.read_link()? == above.read_link()?);

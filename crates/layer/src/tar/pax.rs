@@ -157,11 +157,11 @@ mod tests {
 
     #[test]
     fn refuses_malformed_records() {
-        for text in [&b"5 a=b"[..], b"99 a=b\n", b"x a=b\n", b"0 a=b\n", b"3 a\n", b"6 a=b\n"] {
+        for text in [&b"5 a=b"[..], b"99 a=b\n", b"x a=b\n", b"0 a=b\n", b"3 a\n", b"7 a=b\n"] {
             assert!(Extensions::default().parse(text).is_err(), "{:?}", String::from_utf8_lossy(text));
         }
         let mut good = Extensions::default();
-        good.parse(b"10 path=a\n11 path=ab\n18 SCHILY.xattr.a=\n").expect("well-formed");
+        good.parse(b"10 path=a\n11 path=ab\n19 SCHILY.xattr.a=\n").expect("well-formed");
         assert_eq!(good.path, Some("ab".into()));
         assert_eq!(good.xattrs.len(), 1);
     }
