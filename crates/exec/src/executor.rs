@@ -314,7 +314,10 @@ impl Inner {
                 message = next => match message {
                     Some(Control::Signal(libc::SIGKILL)) => process.kill().await,
                     Some(Control::Signal(signal)) => process.signal(signal),
-                    Some(Control::Resize(size)) => pump.resize(size),
+                    Some(Control::Resize(size)) => {
+                        pump.resize(size);
+                        process.resized();
+                    }
                     None => control = None,
                 },
             }
@@ -337,7 +340,8 @@ impl Inner {
             scratch: &self.dirs.scratch,
             files_dir: &self.dirs.files,
             stub_layer: &self.dirs.stub_layer,
-            runtime_makes_cgroup: !embedded && self.config.rootless.is_none(),
+            runtime_makes_cgroup: matches!(self.config.runtime, Runtime::Runc(_))
+                && self.config.rootless.is_none(),
         };
         Bundle::prepare(&step, &surroundings, network, emulation)
     }

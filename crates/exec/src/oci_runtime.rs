@@ -1,7 +1,10 @@
 //! `crun` and `runc` as runtimes: the bundle becomes a directory with `config.json`, the mounts are attached where that
 //! file says, and the program does the rest.
+//!
+//! `runc` makes the step's cgroup. `crun` runs in one of ours: it refuses machines whose unified hierarchy has controllers
+//! beside the old hierarchies.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -22,9 +25,16 @@ use crate::{Error, Result};
 /// A runtime with runc's command line.
 pub struct OciRuntime {
     program: PathBuf,
+    kind: Kind,
     /// The runtime's own state.
     root: PathBuf,
     bundles: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Crun,
+    Runc,
 }
 
 /// A process started by a runtime program, which stays with it.
@@ -42,30 +52,33 @@ enum Kill {
 
 impl OciRuntime {
     /// Sweeps containers and mounts that a dead daemon left.
-    pub async fn open(program: &Path, state_dir: &Path) -> Result<Self> {
+    pub async fn open(program: &Path, kind: Kind, state_dir: &Path) -> Result<Self> {
         let (root, bundles) = (state_dir.join("runtime"), state_dir.join("bundles"));
         for dir in [&root, &bundles] {
             fs::create_dir_all(dir).map_err(at("create", dir))?;
         }
-        let runtime = Self { program: program.to_owned(), root, bundles };
+        let runtime = Self { program: program.to_owned(), kind, root, bundles };
         for entry in fs::read_dir(&runtime.bundles).map_err(at("read", &runtime.bundles))?.flatten() {
             runtime.release(&entry.file_name().to_string_lossy()).await;
         }
         Ok(runtime)
     }
 
-    pub async fn start(&self, bundle: &mut Bundle, ends: ChildEnds) -> Result<OciChild> {
+    pub fn start(&self, bundle: &mut Bundle, ends: ChildEnds) -> Result<OciChild> {
         let dir = self.bundles.join(&bundle.id);
         self.lay_out(&dir, bundle)?;
         let tty = is_terminal(bundle.spec.process().as_ref());
         let mut command = self.command();
         command.arg("run").arg("--bundle").arg(&dir);
+        if let Some(cgroup) = &bundle.cgroup {
+            join_cgroups(&mut command, cgroup)?;
+        }
         let kill =
             Kill::Container { program: self.program.clone(), root: self.root.clone(), id: bundle.id.clone() };
-        spawn(command, &bundle.id, &[], ends, tty, &dir, kill).await
+        spawn(command, &bundle.id, ends, tty, kill)
     }
 
-    pub async fn join(&self, id: &str, process: &SpecProcess, ends: ChildEnds) -> Result<OciChild> {
+    pub fn join(&self, id: &str, process: &SpecProcess, ends: ChildEnds) -> Result<OciChild> {
         let dir = self.bundles.join(id).join(crate::id::random());
         fs::create_dir(&dir).map_err(at("create", &dir))?;
         let file = dir.join("process.json");
@@ -73,7 +86,7 @@ impl OciRuntime {
         let pid_file = dir.join("pid");
         let mut command = self.command();
         command.arg("exec").arg("--process").arg(&file).arg("--pid-file").arg(&pid_file);
-        spawn(command, id, &[], ends, is_terminal(Some(process)), &dir, Kill::Process { pid_file }).await
+        spawn(command, id, ends, is_terminal(Some(process)), Kill::Process { pid_file })
     }
 
     /// Deletes the container and its directory, mounts first.
@@ -104,6 +117,9 @@ impl OciRuntime {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--root").arg(&self.root).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        if self.kind == Kind::Crun {
+            command.arg("--cgroup-manager=disabled");
+        }
         command
     }
 
@@ -116,6 +132,13 @@ impl OciRuntime {
         attach(bundle.root.as_fd(), &root).map_err(at("mount on", &root))?;
         let mut spec_mounts = bundle.spec.mounts().clone().unwrap_or_default();
         let nothing_to_show = bundle.spec.linux().as_ref().is_none_or(|l| l.cgroups_path().is_none());
+        if self.kind == Kind::Crun
+            && let Some(mut linux) = bundle.spec.linux().clone()
+        {
+            linux.set_cgroups_path(None);
+            linux.set_resources(None);
+            bundle.spec.set_linux(Some(linux));
+        }
         for (i, (mount, prepared)) in spec_mounts.iter_mut().zip(&bundle.mounts).enumerate() {
             if let Some(prepared) = prepared {
                 let point = mounts.join(i.to_string());
@@ -147,6 +170,22 @@ impl OciRuntime {
         bundle.spec.set_root(path);
         write_json(&dir.join("config.json"), &bundle.spec)
     }
+}
+
+/// Has a command start in a step's cgroups.
+fn join_cgroups(command: &mut Command, cgroup: &crate::cgroup::StepCgroup) -> Result<()> {
+    let mut procs: Vec<OwnedFd> = Vec::new();
+    let failed = |source| Error::Io { what: "join a cgroup", source };
+    if let Some(path) = cgroup.unified_path() {
+        procs.push(File::options().write(true).open(path.join("cgroup.procs")).map_err(failed)?.into());
+    }
+    for (_, _, fd) in cgroup.old() {
+        procs.push(fd.try_clone_to_owned().map_err(failed)?);
+    }
+    let join = move || procs.iter().try_for_each(|fd| Ok(rustix::io::write(fd, b"0").map(|_| ())?));
+    // SAFETY: between fork and execution the closure only writes to open descriptors, which needs no lock and no memory.
+    unsafe { command.pre_exec(join) };
+    Ok(())
 }
 
 /// The emulator becomes the process, told the name and then the program and arguments of what was it.
@@ -191,60 +230,32 @@ fn selected(point: &Path, selector: &str) -> Result<PathBuf> {
     }
 }
 
-async fn spawn(
-    mut command: Command,
-    id: &str,
-    args: &[&str],
-    ends: ChildEnds,
-    tty: bool,
-    dir: &Path,
-    kill: Kill,
-) -> Result<OciChild> {
-    let end = |end: Option<OwnedFd>| end.map_or_else(Stdio::null, Stdio::from);
+fn spawn(mut command: Command, id: &str, ends: ChildEnds, tty: bool, kill: Kill) -> Result<OciChild> {
     let failed = |source| Error::Io { what: "start the OCI runtime", source };
-    let mut console = None;
-    if tty {
-        let path = dir.join("console");
-        console = Some(tokio::net::UnixListener::bind(&path).map_err(failed)?);
-        command.arg("--console-socket").arg(&path);
-    }
-    command.args(args).arg(id);
-    command.stdin(end(ends.stdin)).stdout(end(ends.stdout)).stderr(end(ends.stderr));
-    // Its own process group: the terminal's signals are the daemon's business.
-    command.process_group(0);
-    let mut child = command.spawn().map_err(failed)?;
     let mut terminal = None;
-    if let Some(console) = console {
-        let received = async {
-            let (socket, _) = console.accept().await?;
-            receive_terminal(socket).await
-        };
-        tokio::select! {
-            fd = received => terminal = Some(fd.map_err(failed)?),
-            // It could not start the process; its end says why.
-            _ = child.wait() => {}
-        }
+    if tty {
+        // The program makes the container's terminal and copies between that and this one.
+        let (master, slave) = make_terminal().map_err(failed)?;
+        let end = || slave.try_clone().map(Stdio::from).map_err(failed);
+        command.stdin(end()?).stdout(end()?).stderr(end()?);
+        terminal = Some(master);
+    } else {
+        let end = |end: Option<OwnedFd>| end.map_or_else(Stdio::null, Stdio::from);
+        command.stdin(end(ends.stdin)).stdout(end(ends.stdout)).stderr(end(ends.stderr));
     }
+    // Its own process group: the terminal's signals are the daemon's business.
+    command.arg(id).process_group(0);
+    let child = command.spawn().map_err(failed)?;
     Ok(OciChild { child, terminal, kill })
 }
 
-async fn receive_terminal(socket: tokio::net::UnixStream) -> io::Result<OwnedFd> {
-    use std::mem::MaybeUninit;
-
-    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-    let received = socket.async_io(tokio::io::Interest::READABLE, || {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut name = [0u8; 4096];
-        let mut slices = [io::IoSliceMut::new(&mut name)];
-        recvmsg(&socket, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-        let fd = ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
-        fd.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-    });
-    received.await
+fn make_terminal() -> io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    Ok((master, slave))
 }
 
 impl OciChild {

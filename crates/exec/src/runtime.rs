@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Process as SpecProcess};
 use crate::beneath::Root;
 use crate::bundle::Bundle;
 use crate::embedded::{self, Embedded, Joinable};
-use crate::oci_runtime::{OciChild, OciRuntime};
+use crate::oci_runtime::{Kind, OciChild, OciRuntime};
 use crate::streams::ChildEnds;
 use crate::{Error, ExecProcess, ExecutorConfig, Result, Runtime, user};
 
@@ -45,8 +45,11 @@ impl RuntimeBackend {
                 embedded.warm_up().await?;
                 Ok(Self::Embedded(embedded))
             }
-            Runtime::Crun(path) | Runtime::Runc(path) => {
-                OciRuntime::open(path, &config.state_dir).await.map(Self::Program)
+            Runtime::Crun(path) => {
+                OciRuntime::open(path, Kind::Crun, &config.state_dir).await.map(Self::Program)
+            }
+            Runtime::Runc(path) => {
+                OciRuntime::open(path, Kind::Runc, &config.state_dir).await.map(Self::Program)
             }
         }
     }
@@ -54,7 +57,7 @@ impl RuntimeBackend {
     pub async fn start(&self, bundle: &mut Bundle, ends: ChildEnds) -> Result<Process> {
         match self {
             Self::Embedded(embedded) => embedded.start(bundle, ends).await.map(Process::Embedded),
-            Self::Program(program) => program.start(bundle, ends).await.map(Process::Program),
+            Self::Program(program) => program.start(bundle, ends).map(Process::Program),
         }
     }
 
@@ -96,9 +99,7 @@ impl RuntimeBackend {
             (Self::Embedded(embedded), Some(joinable)) => {
                 embedded.join(joinable, &process, ends).await.map(Process::Embedded)
             }
-            (Self::Program(program), _) => {
-                program.join(&container.id, &process, ends).await.map(Process::Program)
-            }
+            (Self::Program(program), _) => program.join(&container.id, &process, ends).map(Process::Program),
             _ => Err(Error::ContainerNotFound { id: container.id.clone() }),
         }
     }
@@ -144,6 +145,14 @@ impl Process {
         match self {
             Self::Embedded(started) => started.process.signal(signal),
             Self::Program(child) => child.signal(signal),
+        }
+    }
+
+    /// The terminal has a new size.
+    pub fn resized(&self) {
+        // In the embedded runtime it is the process's own, and the kernel tells it.
+        if let Self::Program(child) = self {
+            child.signal(libc::SIGWINCH);
         }
     }
 

@@ -75,7 +75,8 @@ pub fn build(step: &Step, user: &User, env: &Environment<'_>) -> Result<Built> {
     let hostname = if step.hostname.is_empty() { DEFAULT_HOSTNAME } else { &step.hostname };
     let root = RootBuilder::default().path("rootfs").readonly(step.rootfs.readonly).build()?;
     let spec = SpecBuilder::default()
-        .version("1.2.1")
+        // The oldest that has all of it: runtimes refuse versions newer than themselves.
+        .version("1.0.2")
         .root(root)
         .hostname(hostname)
         .mounts(mounts)
