@@ -18,6 +18,7 @@ pub mod timestamp;
 pub mod trace;
 pub mod units;
 pub mod warnings;
+mod wire;
 
 pub use color::Colors;
 pub use display::{Display, Mode, Options, ParseModeError, Size};

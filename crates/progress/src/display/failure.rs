@@ -24,7 +24,7 @@ pub(super) fn write_kept(out: &mut Vec<u8>, trace: &Trace) {
 
 /// Begins the block of one failed vertex.
 pub(super) fn heading(out: &mut Vec<u8>, vertex: &VertexState) {
-    write!(out, "{RULE} > {}:\n", sanitize::text(&vertex.name)).expect("a Vec takes every write");
+    writeln!(out, "{RULE} > {}:", sanitize::text(&vertex.name)).expect("a Vec takes every write");
 }
 
 /// Ends it.

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use super::{Options, Size};
 use crate::trace::VertexIndex;
 use crate::{Timestamp, Trace, color};
-use row::{Row, Style};
+use row::Style;
 
 const HIDE_CURSOR: &str = "\x1b[?25l";
 const SHOW_CURSOR: &str = "\x1b[?25h";
