@@ -46,3 +46,14 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 
 /// The largest gRPC message that BuildKit peers accept, in bytes; callers set it on clients and servers.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// HTTP/2 window of one stream, in bytes, for every connection that this API runs over: file contents must not wait for updates.
+pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+
+/// HTTP/2 window of a whole connection, in bytes. It is not what bounds memory: the windows of the streams do. It is this large because
+/// the HTTP/2 library gives a connection up (ENHANCE_YOUR_CALM, `too_many_data_frames`) when frames smaller than 256 bytes that wait to
+/// be read fall short of that size by more than half of this window, in sum. Peers send a frame for each small message, such as one for
+/// each file of a directory: one stream full of frames of one byte must still be fine.
+pub const CONNECTION_WINDOW_BYTES: u32 = 1 << 30;
+
+const _: () = assert!(STREAM_WINDOW_BYTES as u64 * 255 <= CONNECTION_WINDOW_BYTES as u64 / 2);

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use common::handle;
+use futures::StreamExt;
 use kiln_proto::fsutil_types::packet::PacketType;
 use kiln_proto::fsutil_types::{Packet, Stat};
 use kiln_session::fsync::{
@@ -229,7 +230,7 @@ async fn receivers_that_ask_for_the_wrong_thing() {
         let (mut answers, transfer) = send(incoming, LocalDir::new(from.path()), |_, _| {});
         // Everything is listed first.
         for _ in 0..3 {
-            answers.recv().await.expect("is listed");
+            answers.next().await.expect("is listed");
         }
         for packet in packets {
             let _ = requests.send(Ok(packet));
@@ -237,7 +238,7 @@ async fn receivers_that_ask_for_the_wrong_thing() {
         if expected.contains("EOF") {
             drop(requests);
         }
-        while answers.recv().await.is_some() {}
+        while answers.next().await.is_some() {}
         let error = transfer.await.expect("does not panic").expect_err("is refused");
         assert_eq!(error.to_string(), expected);
     }

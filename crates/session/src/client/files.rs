@@ -6,7 +6,6 @@ use std::pin::Pin;
 use futures::{Stream, StreamExt};
 use kiln_proto::filesync::file_sync_server::FileSync;
 use kiln_proto::fsutil_types::Packet;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::fsync::{Filter, FilteredDir, LocalDir, decode_values, send};
@@ -53,7 +52,7 @@ impl FileSync for Service {
                 Err(error) => Some(Err(Status::internal(error.to_string()))),
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(packets).map(Ok).chain(end))))
+        Ok(Response::new(Box::pin(packets.map(Ok).chain(end))))
     }
 
     async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<PacketStream>, Status> {

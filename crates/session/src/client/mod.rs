@@ -24,7 +24,6 @@ use std::sync::Arc;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
-use kiln_proto::MESSAGE_BYTES_MAX;
 use kiln_proto::content::content_server::ContentServer;
 use kiln_proto::control::control_client::ControlClient;
 use kiln_proto::filesync::auth_server::AuthServer;
@@ -33,6 +32,7 @@ use kiln_proto::moby::buildkit::secrets::v1::secrets_server::SecretsServer;
 use kiln_proto::moby::exporter::v1::exporter_server::ExporterServer;
 use kiln_proto::moby::sshforward::v1::ssh_server::SshServer;
 use kiln_proto::moby::upload::v1::upload_server::UploadServer;
+use kiln_proto::{CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -48,12 +48,10 @@ use crate::fsync::LocalDir;
 use crate::keys;
 use crate::tunnel::{QUEUE_MESSAGES, Tunnel};
 
-/// HTTP/2 window of one stream in the tunnel, in bytes.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// HTTP/2 window of the whole tunnel, in bytes.
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// The largest HTTP/2 frame that this end takes, in bytes.
 const FRAME_BYTES_MAX: u32 = 256 << 10;
+/// Calls that a daemon may have open at once.
+const CALLS_MAX: u32 = 64;
 /// Random bytes of a session's id.
 const ID_BYTES: usize = 16;
 
@@ -168,6 +166,7 @@ impl Session {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(FRAME_BYTES_MAX)
+            .max_concurrent_streams(CALLS_MAX)
             .serve_connection(TokioIo::new(tunnel), TowerToHyperService::new(self.routes.routes().prepare()))
             .await
             .map_err(Error::Serve)

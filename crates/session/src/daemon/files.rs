@@ -86,7 +86,7 @@ impl Caller {
         let answer = async move { answer.await.map_err(|_| Status::cancelled("the client did not answer")) };
         let incoming = futures::stream::once(answer).try_flatten().boxed();
         let (packets, transfer) = send(incoming, source, progress);
-        let mut call = Request::new(ReceiverStream::new(packets));
+        let mut call = Request::new(packets);
         exporter_metadata(call.metadata_mut(), exporter);
         if multi_platform {
             call.metadata_mut().insert(keys::EXPORTER_MULTI_PLATFORM, AsciiMetadataValue::from_static("1"));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use hyper_util::rt::TokioIo;
 use kiln_proto::control::BytesMessage;
+use kiln_proto::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -21,10 +22,6 @@ use super::health::{self, Checks};
 use crate::keys;
 use crate::tunnel::{QUEUE_MESSAGES, Tunnel};
 
-/// HTTP/2 window of one stream in the tunnel, in bytes: file contents must not wait for window updates.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// HTTP/2 window of the whole tunnel, in bytes.
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// Methods that a client may announce; more are not listened to.
 const METHODS_MAX: usize = 1024;
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rustix::fs::{
@@ -22,11 +22,18 @@ const XATTRS_REFUSED: [&str; 3] = ["trusted.overlay.", "user.overlay.", "user.ki
 /// What the owner of a directory needs to work in it.
 const OWNER_ALL: u32 = 0o700;
 
-/// A directory, and the handle of the directory below it that was used last.
+/// Handles of directories that are kept open: what several threads write at once lies in few directories.
+const HANDLES_MAX: usize = 8;
+
+/// A directory below the top by its path.
+type Recent = (String, Arc<OwnedFd>);
+
+/// A directory, and handles of directories below it that were used lately. Clones share them.
 #[derive(Clone)]
 pub(super) struct Beneath {
     root: Arc<OwnedFd>,
-    last: Option<(String, Arc<OwnedFd>)>,
+    /// The one used last is last.
+    recent: Arc<Mutex<Vec<Recent>>>,
 }
 
 pub(super) fn file_error(action: &'static str, path: &str, source: impl Into<io::Error>) -> SyncError {
@@ -40,24 +47,27 @@ fn split(path: &str) -> (&str, &str) {
 
 impl Beneath {
     pub(super) fn new(root: Arc<OwnedFd>) -> Self {
-        Self { root, last: None }
+        Self { root, recent: Arc::default() }
     }
 
     /// The handle of the directory that has `path`, and the name in it.
-    fn parent<'a>(&mut self, path: &'a str) -> Result<(Arc<OwnedFd>, &'a str), SyncError> {
+    fn parent<'a>(&self, path: &'a str) -> Result<(Arc<OwnedFd>, &'a str), SyncError> {
         let (dir, name) = split(path);
         if dir.is_empty() {
             return Ok((self.root.clone(), name));
         }
-        if let Some((known, fd)) = &self.last
-            && known == dir
-        {
-            return Ok((fd.clone(), name));
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(position) = recent.iter().rposition(|(known, _)| known == dir) {
+            recent[position..].rotate_left(1);
+            return Ok((recent[recent.len() - 1].1.clone(), name));
         }
         let fd = Arc::new(
             self.open(dir, OFlags::PATH | OFlags::DIRECTORY).map_err(|e| file_error("open", dir, e))?,
         );
-        self.last = Some((dir.to_string(), fd.clone()));
+        if recent.len() == HANDLES_MAX {
+            recent.remove(0);
+        }
+        recent.push((dir.to_string(), fd.clone()));
         Ok((fd, name))
     }
 
@@ -73,7 +83,7 @@ impl Beneath {
     }
 
     /// What is at `path`; none: nothing.
-    pub(super) fn kind(&mut self, path: &str) -> Result<Option<FileType>, SyncError> {
+    pub(super) fn kind(&self, path: &str) -> Result<Option<FileType>, SyncError> {
         let (dir, name) = self.parent(path)?;
         match fs::statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
@@ -83,8 +93,8 @@ impl Beneath {
     }
 
     /// Removes whatever is at `path`. Nothing there, or something else than a directory above it, is fine.
-    pub(super) fn remove_all(&mut self, path: &str) -> Result<(), SyncError> {
-        self.last = None;
+    pub(super) fn remove_all(&self, path: &str) -> Result<(), SyncError> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
         // Paths, not handles, are kept while going down: depth costs no file descriptors.
         let mut stack = vec![path.to_string()];
         while let Some(path) = stack.last().cloned() {
@@ -141,24 +151,24 @@ impl Beneath {
     }
 
     /// Makes a directory; its metadata is set separately. Fails with `AlreadyExists` if something is there.
-    pub(super) fn mkdir(&mut self, path: &str) -> Result<(), SyncError> {
+    pub(super) fn mkdir(&self, path: &str) -> Result<(), SyncError> {
         let (dir, name) = self.parent(path)?;
         fs::mkdirat(&*dir, name, Mode::RWXU).map_err(|error| file_error("create directory", path, error))
     }
 
-    pub(super) fn symlink(&mut self, target: &str, path: &str) -> Result<(), SyncError> {
+    pub(super) fn symlink(&self, target: &str, path: &str) -> Result<(), SyncError> {
         let (dir, name) = self.parent(path)?;
         fs::symlinkat(target, &*dir, name).map_err(|error| file_error("create symlink", path, error))
     }
 
-    pub(super) fn mknod(&mut self, path: &str, kind: FileType, device: (u32, u32)) -> Result<(), SyncError> {
+    pub(super) fn mknod(&self, path: &str, kind: FileType, device: (u32, u32)) -> Result<(), SyncError> {
         let (dir, name) = self.parent(path)?;
         fs::mknodat(&*dir, name, kind, Mode::RUSR | Mode::WUSR, fs::makedev(device.0, device.1))
             .map_err(|error| file_error("create device", path, error))
     }
 
     /// Links `path` to the regular file `target`.
-    pub(super) fn link(&mut self, target: &str, path: &str) -> Result<(), SyncError> {
+    pub(super) fn link(&self, target: &str, path: &str) -> Result<(), SyncError> {
         let (from_dir, from) = self.parent(target)?;
         let (to_dir, to) = self.parent(path)?;
         fs::linkat(&*from_dir, from, &*to_dir, to, AtFlags::empty())
@@ -166,34 +176,34 @@ impl Beneath {
     }
 
     /// Makes a new file at `path`. `AlreadyExists` if something is there.
-    pub(super) fn create(&mut self, path: &str) -> Result<OwnedFd, SyncError> {
+    pub(super) fn create(&self, path: &str) -> Result<OwnedFd, SyncError> {
         let (dir, name) = self.parent(path)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         fs::openat(&*dir, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|error| file_error("create", path, error))
     }
 
-    pub(super) fn rename(&mut self, from: &str, to: &str) -> Result<(), SyncError> {
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), SyncError> {
         let (from_dir, from) = self.parent(from)?;
         let (to_dir, name) = self.parent(to)?;
         fs::renameat(&*from_dir, from, &*to_dir, name).map_err(|error| file_error("rename", to, error))
     }
 
-    pub(super) fn unlink(&mut self, path: &str) -> Result<(), SyncError> {
+    pub(super) fn unlink(&self, path: &str) -> Result<(), SyncError> {
         let (dir, name) = self.parent(path)?;
         fs::unlinkat(&*dir, name, AtFlags::empty()).map_err(|error| file_error("remove", path, error))
     }
 
     /// Owner, permissions and attributes of a directory. Its times, and permissions that keep its owner out, are for
     /// [`Beneath::finish_dir`], when nothing changes in it any more.
-    pub(super) fn set_dir_metadata(&mut self, stat: &FileStat, chown: bool) -> Result<(), SyncError> {
+    pub(super) fn set_dir_metadata(&self, stat: &FileStat, chown: bool) -> Result<(), SyncError> {
         let error = |e| file_error("open", &stat.path, e);
         let fd = self.open(&stat.path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(error)?;
         set_attributes(&fd, stat, stat.permissions() | OWNER_ALL, chown)
     }
 
     /// Lets the owner of a directory into it until [`Beneath::finish_dir`].
-    pub(super) fn open_up(&mut self, stat: &FileStat) -> Result<(), SyncError> {
+    pub(super) fn open_up(&self, stat: &FileStat) -> Result<(), SyncError> {
         if stat.permissions() & OWNER_ALL == OWNER_ALL {
             return Ok(());
         }
@@ -201,7 +211,7 @@ impl Beneath {
     }
 
     /// The rest of a directory's metadata.
-    pub(super) fn finish_dir(&mut self, stat: &FileStat) -> Result<(), SyncError> {
+    pub(super) fn finish_dir(&self, stat: &FileStat) -> Result<(), SyncError> {
         let (dir, name) = self.parent(&stat.path)?;
         fs::utimensat(&*dir, name, &timestamps(stat.mtime_ns), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|error| file_error("set times of", &stat.path, error))?;
@@ -212,14 +222,14 @@ impl Beneath {
     }
 
     /// The parent is a handle beneath the root and the name no link: it was made or checked by this transfer.
-    fn chmod(&mut self, stat: &FileStat, permissions: u32) -> Result<(), SyncError> {
+    fn chmod(&self, stat: &FileStat, permissions: u32) -> Result<(), SyncError> {
         let (dir, name) = self.parent(&stat.path)?;
         fs::chmodat(&*dir, name, Mode::from_raw_mode(permissions), AtFlags::empty())
             .map_err(|error| file_error("chmod", &stat.path, error))
     }
 
     /// Owner, permissions and times of something that is neither file nor directory.
-    pub(super) fn set_special_metadata(&mut self, stat: &FileStat, chown: bool) -> Result<(), SyncError> {
+    pub(super) fn set_special_metadata(&self, stat: &FileStat, chown: bool) -> Result<(), SyncError> {
         let (dir, name) = self.parent(&stat.path)?;
         if chown {
             let owner = (Some(Uid::from_raw(stat.uid)), Some(Gid::from_raw(stat.gid)));

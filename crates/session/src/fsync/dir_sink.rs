@@ -78,6 +78,8 @@ pub struct DirSink {
     differ: Differ,
     existing: Existing,
     alive: Alive,
+    /// User and group of this process.
+    own: (u32, u32),
 }
 
 /// What became of a [`DirSink`]; see [`DirHandle::into_outcome`].
@@ -179,6 +181,7 @@ impl DirSink {
             differ: options.differ,
             existing: options.existing,
             alive: Alive { _sender: sender },
+            own: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         };
         (sink, DirHandle { shared, gone })
     }
@@ -228,8 +231,7 @@ impl DirSink {
     /// Makes what `stat` says unless it is there.
     fn make(&mut self, mut stat: FileStat) -> Result<Want, SyncError> {
         if self.shared.owner == OwnerPolicy::Own {
-            stat.uid = rustix::process::geteuid().as_raw();
-            stat.gid = rustix::process::getegid().as_raw();
+            (stat.uid, stat.gid) = self.own;
         }
         let previous = self.shared.with(|state| state.previous.remove(&stat.path));
         if stat.is_dir() {
@@ -405,8 +407,8 @@ impl DirSink {
             path: METADATA_FILE.into(),
             mode: GoMode::new(FileKind::Regular, 0o600),
             size: list.len() as i64,
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
+            uid: self.own.0,
+            gid: self.own.1,
             ..Default::default()
         };
         let (shared, beneath) = (self.shared.clone(), self.beneath.clone());

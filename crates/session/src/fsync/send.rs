@@ -5,12 +5,14 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use kiln_proto::fsutil_types::packet::PacketType;
 use kiln_proto::fsutil_types::{Packet, Stat};
 use kiln_proto::prost::Message;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::error::SyncError;
@@ -39,10 +41,16 @@ struct Offered {
     size: i64,
 }
 
+/// Packets that go together: waking the connection costs more than a small file.
+type Batch = Vec<Packet>;
+
+/// Metadata of files that go together.
+const STATS_PER_BATCH: usize = 32;
+
 struct Sender<S> {
     source: S,
     offered: Mutex<HashMap<u32, Offered>>,
-    outgoing: mpsc::Sender<Packet>,
+    outgoing: mpsc::Sender<Batch>,
     sent: Mutex<Box<dyn FnMut(u64, bool) + Send>>,
     total: std::sync::atomic::AtomicU64,
 }
@@ -53,7 +61,7 @@ pub fn send<I, S>(
     incoming: I,
     source: S,
     progress: impl FnMut(u64, bool) + Send + 'static,
-) -> (mpsc::Receiver<Packet>, JoinHandle<Result<(), SyncError>>)
+) -> (BoxStream<'static, Packet>, JoinHandle<Result<(), SyncError>>)
 where
     I: Stream<Item = Result<Packet, Status>> + Unpin + Send + 'static,
     S: FsSource,
@@ -70,12 +78,12 @@ where
         let result = run(incoming, sender.clone()).await;
         if let Err(error) = &result {
             // The receiver may be gone.
-            let _ = sender.outgoing.send(error_packet(&error.chain())).await;
+            let _ = sender.outgoing.send(vec![error_packet(&error.chain())]).await;
         }
         sender.progress(0, true);
         result
     });
-    (packets, task)
+    (ReceiverStream::new(packets).flat_map(futures::stream::iter).boxed(), task)
 }
 
 async fn run<I, S>(mut incoming: I, sender: Arc<Sender<S>>) -> Result<(), SyncError>
@@ -140,7 +148,7 @@ where
         error = first_failure => Err(error),
         result = asked => {
             result?;
-            sender.outgoing.send(fin_packet()).await.map_err(|_| SyncError::protocol("receiver is gone"))
+            sender.outgoing.send(vec![fin_packet()]).await.map_err(|_| SyncError::protocol("receiver is gone"))
         }
     }
 }
@@ -148,15 +156,18 @@ where
 impl<S: FsSource> Sender<S> {
     fn walk(&self) -> Result<(), SyncError> {
         let mut next = 0;
+        let mut batch = Batch::new();
         self.source.walk(&mut |stat| {
             if stat.mode.has_contents() {
                 let offered = Offered { path: stat.path.clone(), size: stat.size };
                 self.offered.lock().unwrap_or_else(PoisonError::into_inner).insert(next, offered);
             }
             next += 1;
-            self.put(Packet { stat: Some(Stat::from(&stat)), ..Default::default() })
+            batch.push(Packet { stat: Some(Stat::from(&stat)), ..Default::default() });
+            if batch.len() < STATS_PER_BATCH { Ok(()) } else { self.put(std::mem::take(&mut batch)) }
         })?;
-        self.put(Packet::default())
+        batch.push(Packet::default());
+        self.put(batch)
     }
 
     fn send_file(&self, id: u32) -> Result<(), SyncError> {
@@ -164,6 +175,7 @@ impl<S: FsSource> Sender<S> {
         let offered = offered.ok_or_else(|| SyncError::protocol(format!("invalid file id {id}")))?;
         let data =
             |data: Bytes| Packet { r#type: PacketType::PacketData as i32, id, data, ..Default::default() };
+        let mut batch = Batch::new();
         let failed = |error| SyncError::File { action: "read", path: offered.path.clone(), source: error };
         match self.source.open(&offered.path) {
             Ok(mut file) => {
@@ -175,11 +187,12 @@ impl<S: FsSource> Sender<S> {
                     (&mut file).take(length as u64).read_to_end(&mut piece).map_err(failed)?;
                     let read = piece.len();
                     if read > 0 {
-                        self.put(data(piece.into()))?;
+                        batch.push(data(piece.into()));
                     }
                     if read < length {
                         break;
                     }
+                    self.put(std::mem::take(&mut batch))?;
                     expected = expected.saturating_sub(read as u64).max(DATA_BYTES_MAX as u64);
                 }
             }
@@ -190,12 +203,13 @@ impl<S: FsSource> Sender<S> {
                 return Err(SyncError::File { action: "open", path: offered.path.clone(), source: error });
             }
         }
-        self.put(data(Bytes::new()))
+        batch.push(data(Bytes::new()));
+        self.put(batch)
     }
 
-    fn put(&self, packet: Packet) -> Result<(), SyncError> {
-        let length = packet.encoded_len();
-        self.outgoing.blocking_send(packet).map_err(|_| SyncError::protocol("receiver is gone"))?;
+    fn put(&self, batch: Batch) -> Result<(), SyncError> {
+        let length = batch.iter().map(Packet::encoded_len).sum();
+        self.outgoing.blocking_send(batch).map_err(|_| SyncError::protocol("receiver is gone"))?;
         self.progress(length, false);
         Ok(())
     }

@@ -81,7 +81,7 @@ impl ContentWriter for FileWriter {
     fn write(&mut self, data: &[u8]) -> Result<(), SinkError> {
         self.hasher.update(data);
         let open = self.open()?;
-        open.file.write_all(data).map_err(|error| file_error("write", &self.stat.path, error).into())
+        open.file.write_all(data).map_err(|error| file_error("write", &self.stat.path, error))
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), SinkError> {

@@ -169,16 +169,8 @@ pub(super) fn check_syntax(pattern: &str) -> bool {
     let mut chars = pattern.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
-            '\\' => {
-                if chars.next().is_none() {
-                    return false;
-                }
-            }
-            '[' => {
-                if !check_class(&mut chars) {
-                    return false;
-                }
-            }
+            '\\' if chars.next().is_none() => return false,
+            '[' if !check_class(&mut chars) => return false,
             _ => {}
         }
     }
