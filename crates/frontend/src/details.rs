@@ -28,7 +28,7 @@ pub(crate) fn encode(detail: &Detail) -> Any {
         Detail::Other(any) => return any.clone(),
     };
     let json = to_json(&format!("errdefs.{name}"), &bytes, canonical);
-    Any { type_url: format!("{PREFIX}{name}{SUFFIX}"), value: json.into() }
+    Any { type_url: format!("{PREFIX}{name}{SUFFIX}"), value: json }
 }
 
 /// Of an `Any`; one that cannot be read is kept as it is.

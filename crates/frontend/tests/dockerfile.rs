@@ -158,13 +158,11 @@ async fn other_frontends_are_asked_with_all_options() {
     let fake = Fake::new().dockerfile("# syntax=r.example/other:1 with options\nFROM scratch\n");
     let error = build(&fake, &[("target", "t")]).await.expect_err("no such frontend");
     assert!(error.has_source());
-    let requests = fake.requests.lock().expect("requests");
-    let asked = requests.last().expect("asked");
+    let asked = fake.requests.lock().expect("requests").last().cloned().expect("asked");
     assert_eq!(asked.frontend, "gateway.v0");
     assert_eq!(asked.frontend_opts["source"], "r.example/other:1");
     assert_eq!(asked.frontend_opts["cmdline"], "r.example/other:1 with options");
     assert_eq!(asked.frontend_opts["target"], "t");
-    drop(requests);
     let error = build(&fake, &[("build-arg:BUILDKIT_SYNTAX", "x/y z")]).await.expect_err("no such frontend");
     assert!(error.to_string().starts_with("failed with build-arg:BUILDKIT_SYNTAX = x/y z: "), "{error}");
     build(&fake, &[("cmdline", "x")]).await.expect("it is the other frontend already");

@@ -3,6 +3,7 @@
 mod support;
 
 use bytes::Bytes;
+use kiln_frontend::gateway::image::{self, AllowedImages};
 use kiln_frontend::gateway::{BUILD_ID_KEY, Forwarder, Gateway};
 use kiln_frontend::{Detail, Error, Refs};
 use kiln_llb::{Constraints, LocalSource, MarshalOptions, State};
@@ -296,4 +297,29 @@ async fn processes_in_containers() {
     client.release_container(release).await.expect_err("gone");
     client.read_file_container(file).await.expect_err("gone");
     forwarder.close().await;
+}
+
+#[tokio::test]
+async fn frontends_from_images() {
+    let config = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers"},
+        "config":{"Entrypoint":["/frontend"],"Labels":{"moby.buildkit.frontend.caps":"moby.buildkit.frontend.inputs"}}}"#;
+    let bridge = Arc::new(Fake::new().image("r.example/front:latest", config));
+    let run = async |target: &str| {
+        let mut request = support::request(&[("source", "r.example/front"), ("target", target)]);
+        request.inputs.insert("in".into(), definition());
+        image::run(&bridge, &request, &AllowedImages::default()).await
+    };
+    let solution = run("").await.expect("built");
+    assert_eq!(solution.refs, Refs::Single(Some(support::Promise(definition()))));
+    let error = run("fail").await.expect_err("returned an error");
+    assert_eq!((error.code(), error.message()), (Code::InvalidArgument, "no good"));
+    let error = run("crash").await.expect_err("ended without an answer");
+    assert_eq!(error.message(), "exit code: 3");
+    assert!(
+        bridge.solved().iter().any(|name| name.contains("r.example/front:latest@sha256:")),
+        "{:?}",
+        bridge.solved()
+    );
+    let none = image::run(&bridge, &support::request(&[]), &AllowedImages::default()).await;
+    assert_eq!(none.expect_err("no source").message(), "no source specified for gateway");
 }

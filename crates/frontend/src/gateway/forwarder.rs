@@ -58,6 +58,11 @@ impl<B: Bridge> Forwarder<B> {
         answer.unwrap_or_else(|| Err(Error::unknown("no result for incomplete build")))
     }
 
+    /// Whether the caller has said that it is done.
+    pub fn is_answered(&self) -> bool {
+        self.answered.is_cancelled()
+    }
+
     /// Ends all containers and forgets all results.
     pub async fn close(&self) {
         let (containers, refs) = {

@@ -7,9 +7,11 @@
 mod convert;
 mod exec;
 mod forwarder;
+pub mod image;
 mod registry;
 mod service;
 mod signals;
+mod stdio;
 
 pub use forwarder::Forwarder;
 pub use registry::{BUILD_ID_KEY, Gateway, Registration};

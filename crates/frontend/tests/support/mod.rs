@@ -188,6 +188,47 @@ struct FakeContainer {
     signalled: Arc<Notify>,
 }
 
+/// A frontend: solves what its options name, and returns it.
+async fn frontend(env: Vec<String>, io: ProcessIo, end: watch::Sender<Option<ProcessEnd>>) {
+    use kiln_proto::frontend as api;
+    let both = tokio::io::join(io.stdin.expect("stdin"), io.stdout.expect("stdout"));
+    let mut both = Some(both);
+    let channel = tonic::transport::Endpoint::from_static("http://daemon.invalid")
+        .connect_with_connector(tower::service_fn(move |_: tonic::transport::Uri| {
+            let both = both.take();
+            async move { both.map(hyper_util::rt::TokioIo::new).ok_or_else(|| std::io::Error::other("once")) }
+        }))
+        .await
+        .expect("connected");
+    let mut client = api::llb_bridge_client::LlbBridgeClient::new(channel);
+    client.ping(api::PingRequest {}).await.expect("pong");
+    let target = env.iter().find_map(|one| one.split_once("=target=")).map(|(_, value)| value);
+    if target == Some("crash") {
+        let _ = end.send(Some(ProcessEnd { code: 3, error: None }));
+        return;
+    }
+    let answer = match target {
+        Some("fail") => api::ReturnRequest {
+            error: Some(kiln_proto::rpc::Status { code: 3, message: "no good".into(), details: Vec::new() }),
+            result: None,
+        },
+        _ => {
+            let inputs = client.inputs(api::InputsRequest {}).await.expect("inputs").into_inner();
+            let definition = inputs.definitions["in"].clone();
+            let solve = api::SolveRequest {
+                definition: Some(definition),
+                allow_result_return: true,
+                allow_result_array_ref: true,
+                ..Default::default()
+            };
+            let solved = client.solve(solve).await.expect("solved").into_inner();
+            api::ReturnRequest { result: solved.result, error: None }
+        }
+    };
+    client.r#return(answer).await.expect("returned");
+    let _ = end.send(Some(ProcessEnd { code: 0, error: None }));
+}
+
 /// `cat` copies its input, `exit N` ends with a code, `sleep` waits for a signal.
 #[async_trait]
 impl Container for FakeContainer {
@@ -208,6 +249,7 @@ impl Container for FakeContainer {
                     0
                 }
                 "exit" => args[1].parse().expect("code"),
+                "/frontend" => return frontend(request.env, io, end).await,
                 "sleep" => {
                     signalled.notified().await;
                     143
