@@ -88,6 +88,11 @@ pub fn native() -> Arch {
     }
 }
 
+/// The smallest program of an architecture: it ends with code 0. For checks that steps of it run.
+pub fn smallest_program(architecture: &str) -> Option<Vec<u8>> {
+    Machine::find(architecture).map(Machine::probe_program)
+}
+
 /// Directories in which emulators are looked for by default.
 pub fn default_dirs() -> Vec<PathBuf> {
     ["/usr/local/bin", "/usr/bin", "/bin"].map(PathBuf::from).to_vec()
