@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use kiln_layer::tar::{Entry, EntryKind};
 use kiln_oci::{Descriptor, Digest, Index, Manifest, Reference, annotations, gojson, media_type};
 use serde::Serialize;
 
@@ -149,84 +150,20 @@ pub fn full_names(list: &str) -> Result<Vec<String>, ExportError> {
         .collect()
 }
 
-/// The size of a member's header, and the granularity of everything.
-const BLOCK_BYTES: usize = 512;
-
-/// A member's header; nothing in it depends on the time or the user. A path which the format has no room for
-/// gets a header of its own before (pax).
-pub fn tar_header(member: &Member) -> Vec<u8> {
-    let kind = if member.content == Content::Folder { b'5' } else { b'0' };
-    let size = member.content.len();
-    if member.path.len() <= NAME_BYTES {
-        return ustar_header(&member.path, member.mode, size, kind).to_vec();
-    }
-    let record = pax_record("path", &member.path);
-    let mut all = ustar_header("pax", 0o644, record.len() as u64, b'x').to_vec();
-    all.extend_from_slice(record.as_bytes());
-    all.resize(all.len() + tar_padding(record.len() as u64), 0);
-    all.extend_from_slice(&ustar_header(&member.path[..NAME_BYTES], member.mode, size, kind));
-    all
+/// Writes one member's header; its content follows.
+pub fn tar_entry(member: &Member) -> Entry {
+    let kind = if member.content == Content::Folder { EntryKind::Dir } else { EntryKind::File };
+    let mut entry = Entry::new(kind, member.path.trim_end_matches('/'));
+    entry.mode = member.mode;
+    entry.size = member.content.len();
+    entry
 }
-
-/// The longest path that a header has room for, in bytes.
-const NAME_BYTES: usize = 100;
-
-fn ustar_header(name: &str, mode: u32, size: u64, kind: u8) -> [u8; BLOCK_BYTES] {
-    let mut header = [0; BLOCK_BYTES];
-    let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, name.as_bytes());
-    put(100, format!("{mode:07o}\0").as_bytes());
-    put(108, b"0000000\0");
-    put(116, b"0000000\0");
-    put(124, &tar_size(size));
-    put(136, b"00000000000\0");
-    put(148, b"        ");
-    put(156, &[kind]);
-    put(257, b"ustar\x0000");
-    put(329, b"0000000\0");
-    put(337, b"0000000\0");
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    header
-}
-
-/// `length key=value\n`, where the length counts itself.
-fn pax_record(key: &str, value: &str) -> String {
-    let rest = format!(" {key}={value}\n");
-    let mut length = rest.len();
-    while length != rest.len() + length.to_string().len() {
-        length = rest.len() + length.to_string().len();
-    }
-    format!("{length}{rest}")
-}
-
-/// Octal, or from 8 GiB on the binary form which every reader of today knows.
-fn tar_size(size: u64) -> [u8; 12] {
-    const OCTAL_MAX: u64 = 0o777_7777_7777;
-    let mut field = [0; 12];
-    if size <= OCTAL_MAX {
-        field.copy_from_slice(format!("{size:011o}\0").as_bytes());
-    } else {
-        field[0] = 0x80;
-        field[4..].copy_from_slice(&size.to_be_bytes());
-    }
-    field
-}
-
-/// How many zeros follow content of this length.
-pub fn tar_padding(length: u64) -> usize {
-    let over = (length % BLOCK_BYTES as u64) as usize;
-    if over == 0 { 0 } else { BLOCK_BYTES - over }
-}
-
-/// What ends an archive.
-pub const TAR_END: [u8; 2 * BLOCK_BYTES] = [0; 2 * BLOCK_BYTES];
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::process::Command;
 
+    use kiln_layer::tar::Writer;
     use kiln_oci::{Algorithm, Hasher, Image};
 
     use super::*;
@@ -239,19 +176,17 @@ mod tests {
 
     /// Writes the archive with this content for every blob, and lists it with the system's `tar`.
     fn listing(members: &[Member], content: &[u8]) -> Vec<String> {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut archive = Writer::new(std::fs::File::create(file.path()).unwrap());
         for member in members {
-            file.write_all(&tar_header(member)).unwrap();
-            let bytes = match &member.content {
-                Content::Folder => &[][..],
-                Content::Bytes(bytes) => bytes,
-                Content::Blob(_) => content,
-            };
-            assert_eq!(bytes.len() as u64, member.content.len());
-            file.write_all(bytes).unwrap();
-            file.write_all(&vec![0; tar_padding(bytes.len() as u64)]).unwrap();
+            archive.start(&tar_entry(member)).unwrap();
+            match &member.content {
+                Content::Folder => {}
+                Content::Bytes(bytes) => archive.write_data(bytes).unwrap(),
+                Content::Blob(_) => archive.write_data(content).unwrap(),
+            }
         }
-        file.write_all(&TAR_END).unwrap();
+        archive.finish().unwrap();
         let output = Command::new("tar").args(["-tvf"]).arg(file.path()).env("TZ", "UTC").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).unwrap();
@@ -275,18 +210,6 @@ mod tests {
         assert_eq!(lines[4], format!("-r--r--r-- 0/0 7 1970-01-01 00:00 blobs/sha512/{}", long.digest.hex()));
         assert!(lines[5].starts_with("-rw-r--r-- 0/0") && lines[5].ends_with("index.json"), "{}", lines[5]);
         assert_eq!(lines[6], "-r--r--r-- 0/0 30 1970-01-01 00:00 oci-layout");
-    }
-
-    #[test]
-    fn sizes_of_any_length() {
-        assert_eq!(&tar_size(8), b"00000000010\0");
-        assert_eq!(&tar_size(0o777_7777_7777), b"77777777777\0");
-        assert_eq!(tar_size(1 << 33), [0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0]);
-        assert_eq!((tar_padding(0), tar_padding(1), tar_padding(512)), (0, 511, 0));
-        for length in [1, 88, 90, 91, 92, 988, 989, 990] {
-            let record = pax_record("path", &"x".repeat(length));
-            assert!(record.starts_with(&format!("{} path=x", record.len())), "{record}");
-        }
     }
 
     #[test]

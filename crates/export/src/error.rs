@@ -95,6 +95,9 @@ pub enum ExportError {
         #[source]
         source: serde_json::Error,
     },
+    /// A registry does not do what it should.
+    #[error(transparent)]
+    Registry(Box<kiln_registry::RegistryError>),
     /// Something below failed.
     #[error("{what}: {source}")]
     Failed {
@@ -114,6 +117,15 @@ impl std::fmt::Display for Tail<'_> {
 }
 
 impl ExportError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Registry(error) => error.hint(),
+            Self::Failed { source, .. } => source.downcast_ref::<Self>().and_then(Self::hint),
+            _ => None,
+        }
+    }
+
     /// Puts what was tried before an error from below.
     pub(crate) fn failed(what: impl Into<String>, source: impl Into<Cause>) -> Self {
         Self::Failed { what: what.into(), source: source.into() }

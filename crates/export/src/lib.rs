@@ -10,6 +10,7 @@ pub mod archive;
 mod attrs;
 pub mod epoch;
 mod error;
+mod exporter;
 pub mod image;
 pub mod provenance;
 mod purl;
@@ -17,4 +18,7 @@ pub mod source;
 
 pub use attrs::Attrs;
 pub use error::ExportError;
+pub use exporter::{
+    ExportBuild, Exported, Exporter, Exporters, InlineCache, PushTarget, Reporter, Step, exporter_vertex,
+};
 pub use purl::image_purl;

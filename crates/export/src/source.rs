@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use kiln_frontend::{Refs, Solution, SubjectKind};
 use kiln_oci::{Digest, Image, Platform, platform};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ExportError;
+use crate::image::attest::INLINE_ONLY_KEY;
+use crate::provenance::{Provenance, ProvenanceOptions};
 
 /// A frontend's image configuration, per platform with `/<id>` behind it.
 pub const IMAGE_CONFIG_KEY: &str = "containerimage.config";
@@ -66,6 +69,8 @@ pub enum AttestationContent<R> {
     File(R),
     /// Here. Only the daemon itself makes such ones.
     Bytes(Bytes),
+    /// Nowhere: a frontend's mistake.
+    Missing,
 }
 
 /// Whether an attestation is one or many.
@@ -107,7 +112,69 @@ pub struct PlatformRef {
     pub platform: Platform,
 }
 
+/// What a frontend answered, as exporters see it.
+impl<R> From<Solution<R>> for Source<R> {
+    fn from(solution: Solution<R>) -> Self {
+        let (reference, refs) = match solution.refs {
+            Refs::Single(reference) => (reference, BTreeMap::new()),
+            Refs::Map(refs) => (None, refs),
+        };
+        let mut attestations: BTreeMap<String, Vec<Attestation<R>>> = BTreeMap::new();
+        for (platform, list) in solution.attestations {
+            attestations.insert(platform, list.into_iter().map(Attestation::from).collect());
+        }
+        Self { reference, refs, metadata: solution.metadata, attestations }
+    }
+}
+
+impl<R> From<kiln_frontend::Attestation<R>> for Attestation<R> {
+    fn from(attestation: kiln_frontend::Attestation<R>) -> Self {
+        let subject = |subject: kiln_frontend::Subject| Subject {
+            is_result: subject.kind == SubjectKind::Itself,
+            name: subject.name,
+            digests: subject.digests.iter().filter_map(|digest| Digest::parse(digest).ok()).collect(),
+        };
+        Self {
+            kind: match attestation.kind {
+                kiln_frontend::AttestationKind::InToto => AttestationKind::InToto,
+                kiln_frontend::AttestationKind::Bundle => AttestationKind::Bundle,
+            },
+            metadata: attestation.metadata,
+            content: match attestation.reference {
+                Some(reference) => AttestationContent::File(reference),
+                None => AttestationContent::Missing,
+            },
+            path: attestation.path,
+            predicate_type: attestation.predicate_type,
+            subjects: attestation.subjects.into_iter().map(subject).collect(),
+        }
+    }
+}
+
 impl<R> Source<R> {
+    /// Attaches what the daemon itself states about a platform's result.
+    pub fn add_provenance(
+        &mut self,
+        platform: &str,
+        provenance: &Provenance,
+        options: &ProvenanceOptions,
+    ) -> Result<(), ExportError> {
+        let content = AttestationContent::Bytes(provenance.to_json()?.into());
+        let metadata = [
+            ("reason".to_owned(), Bytes::from_static(b"provenance")),
+            (INLINE_ONLY_KEY.to_owned(), options.inline_only.to_string().into()),
+        ];
+        self.attestations.entry(platform.to_owned()).or_default().push(Attestation {
+            kind: AttestationKind::InToto,
+            metadata: metadata.into(),
+            content,
+            path: options.filename.clone(),
+            predicate_type: provenance.predicate_type().to_owned(),
+            subjects: Vec::new(),
+        });
+        Ok(())
+    }
+
     /// Whether it has one reference a platform.
     pub fn is_map(&self) -> bool {
         !self.refs.is_empty()

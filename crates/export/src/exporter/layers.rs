@@ -1,0 +1,156 @@
+//! The layers of results as blobs.
+
+use std::collections::BTreeMap;
+
+use futures::future::try_join_all;
+use kiln_layer::compress::CompressOptions;
+use kiln_oci::{Descriptor, Digest, Reference, Timestamp, annotations, media_type};
+use kiln_store::{Blob, BlobOptions, LayerBlob, LayerHandle, Ref, Store};
+
+use super::report::Downloads;
+use super::{Reporter, store_failed};
+use crate::error::ExportError;
+use crate::image::{CompressionOptions, Layer};
+
+/// Repositories remembered for one blob and registry.
+const SOURCES_MAX: usize = kiln_registry::MOUNT_CANDIDATES_MAX;
+/// Start of the keys of annotations that belong to the bytes of a layer rather than to an image.
+const BYTES_ANNOTATIONS: [&str; 2] = ["containerd.io/snapshot/stargz/", "io.containers.estargz"];
+
+/// A layer of a result with its blob.
+#[derive(Clone)]
+pub(super) struct ExportLayer {
+    pub(super) layer: Layer,
+    pub(super) handle: LayerHandle,
+    /// Keeps the blob; none while it is only somewhere else.
+    pub(super) pin: Option<Blob>,
+}
+
+/// How blobs are to be.
+#[derive(Clone, Copy)]
+pub(super) struct LayerWish<'a> {
+    pub(super) compression: CompressionOptions,
+    pub(super) prefer_nondist: bool,
+    /// Times later than this become this, but for layers of the base image.
+    pub(super) epoch: Option<Timestamp>,
+    /// The layers of the base image.
+    pub(super) base: &'a [Digest],
+}
+
+/// Makes the blobs of all layers that have none, all at the same time. Blobs that somebody else has are left there.
+pub(super) async fn layers(
+    store: &Store,
+    reference: &Ref,
+    wish: LayerWish<'_>,
+    reporter: &Reporter,
+) -> Result<Vec<ExportLayer>, ExportError> {
+    let handles = reference.layers();
+    // The epoch starts where this image leaves its base.
+    let inherited = handles
+        .iter()
+        .zip(wish.base)
+        .take_while(|(handle, diff_id)| handle.diff_id().as_ref() == Some(diff_id))
+        .count();
+    try_join_all(handles.into_iter().enumerate().map(|(place, handle)| async move {
+        let epoch = wish.epoch.filter(|_| place >= inherited).map(Timestamp::unix_seconds);
+        layer(store, handle, wish, epoch, reporter).await
+    }))
+    .await
+}
+
+async fn layer(
+    store: &Store,
+    handle: LayerHandle,
+    wish: LayerWish<'_>,
+    epoch: Option<i64>,
+    reporter: &Reporter,
+) -> Result<ExportLayer, ExportError> {
+    let level =
+        wish.compression.level.map(|level| level.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32);
+    let options = BlobOptions {
+        compression: CompressOptions { kind: wish.compression.kind, level },
+        force: wish.compression.force || epoch.is_some(),
+        epoch,
+    };
+    let known = store.known_blob(&handle, &options).map_err(store_failed("failed to look up a layer"))?;
+    let elsewhere = known.filter(|blob| {
+        !options.force && !store.content().has(&blob.descriptor.digest) && handle.has_provider()
+    });
+    let (blob, pin) = match elsewhere {
+        Some(blob) => (blob, None),
+        None => {
+            let downloads = Downloads(reporter.clone());
+            let (blob, pin) = store
+                .layer_blob(&handle, &options, &downloads)
+                .await
+                .map_err(store_failed("failed to get a layer's blob"))?;
+            (blob, Some(pin))
+        }
+    };
+    let meta = handle.meta().map_err(store_failed("failed to look up a layer"))?;
+    let created = meta.created_ms.and_then(|ms| Timestamp::from_unix_nanos(i128::from(ms) * 1_000_000));
+    let layer = Layer {
+        descriptor: descriptor(&blob, wish.prefer_nondist),
+        diff_id: blob.diff_id,
+        created,
+        description: meta.description,
+    };
+    Ok(ExportLayer { layer, handle, pin })
+}
+
+fn descriptor(blob: &LayerBlob, prefer_nondist: bool) -> Descriptor {
+    let mut descriptor = blob.descriptor.clone();
+    descriptor.annotations.retain(|key, _| BYTES_ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix)));
+    if !prefer_nondist {
+        let distributable = media_type::to_distributable(&descriptor.media_type);
+        if distributable != descriptor.media_type {
+            descriptor.media_type = distributable.to_owned();
+            descriptor.urls.clear();
+        }
+    }
+    if let Some(epoch) = blob.epoch {
+        descriptor = descriptor.with_annotation(annotations::BUILDKIT_REWRITTEN_TIMESTAMP, epoch.to_string());
+    }
+    descriptor
+}
+
+fn source_key(domain: &str) -> String {
+    format!("{}{domain}", annotations::DISTRIBUTION_SOURCE_PREFIX)
+}
+
+/// The repositories on the registry of `target` that are known to have this layer's blob.
+pub(super) fn known_sources(store: &Store, layer: &ExportLayer, target: &Reference) -> Vec<String> {
+    let key = source_key(target.domain());
+    let mut found: Vec<String> = Vec::new();
+    if let Ok(Some(value)) = store.values().get(&layer.handle, &key) {
+        found.extend(String::from_utf8_lossy(&value).split(',').map(str::to_owned));
+    }
+    let blobs = store.layer_blobs(&layer.handle).unwrap_or_default();
+    for blob in blobs.iter().filter(|blob| blob.descriptor.digest == layer.layer.descriptor.digest) {
+        found.extend(blob.descriptor.annotation(&key).unwrap_or_default().split(',').map(str::to_owned));
+    }
+    found.retain(|repository| !repository.is_empty());
+    found.dedup();
+    found
+}
+
+/// Remembers that a repository has this layer's blob now.
+pub(super) fn note_source(store: &Store, layer: &ExportLayer, target: &Reference) {
+    let mut known = known_sources(store, layer, target);
+    if known.iter().any(|repository| repository == target.path()) {
+        return;
+    }
+    known.insert(0, target.path().to_owned());
+    known.truncate(SOURCES_MAX);
+    let value = known.join(",");
+    if let Err(error) =
+        store.values().set(&layer.handle, &source_key(target.domain()), value.as_bytes(), None)
+    {
+        tracing::warn!(%error, "a blob's repository could not be noted");
+    }
+}
+
+/// All pins of these layers.
+pub(super) fn pins(layers: &BTreeMap<String, Vec<ExportLayer>>) -> Vec<Blob> {
+    layers.values().flatten().filter_map(|layer| layer.pin.clone()).collect()
+}

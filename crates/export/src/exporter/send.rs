@@ -1,0 +1,85 @@
+//! From a thread that writes to a client that receives.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use bytes::{Bytes, BytesMut};
+use kiln_session::daemon::{Caller, Error as SessionError};
+use kiln_store::pool::Pool;
+use tokio::sync::mpsc;
+
+use crate::error::ExportError;
+
+/// Bytes gathered before they are handed on.
+const PIECE_BYTES: usize = 1 << 20;
+/// Pieces on their way.
+const PIECES_WAITING: usize = 4;
+
+/// Sends what `write` writes as one file of exporter number `id`. A client that does not want it is no error.
+pub(super) async fn send_file(
+    caller: &Caller,
+    id: u32,
+    metadata: &BTreeMap<String, String>,
+    pool: &Pool,
+    write: impl FnOnce(&mut PieceWriter) -> Result<(), ExportError> + Send + 'static,
+) -> Result<(), ExportError> {
+    let unwanted = |error: SessionError| match error {
+        SessionError::TargetExists => Ok(()),
+        error => Err(ExportError::failed("failed to send to the client", error)),
+    };
+    let mut sender = match caller.send_file(id, metadata).await {
+        Ok(sender) => sender,
+        Err(error) => return unwanted(error),
+    };
+    let (pieces, mut queue) = mpsc::channel::<Bytes>(PIECES_WAITING);
+    let writing = pool.run(move || {
+        let mut writer = PieceWriter { pieces, buffer: BytesMut::with_capacity(PIECE_BYTES) };
+        write(&mut writer)?;
+        writer.flush().map_err(|error| ExportError::failed("failed to send to the client", error))
+    });
+    let sending = async {
+        while let Some(piece) = queue.recv().await {
+            sender.write(piece).await?;
+        }
+        Ok(sender)
+    };
+    let (written, sent) = tokio::join!(writing, sending);
+    match sent {
+        // Why the client stopped taking it says more than that writing failed then.
+        Err(error) => unwanted(error),
+        Ok(sender) => {
+            // An incomplete file is never finished: dropping the sender breaks it off at the client too.
+            written.map_err(super::store_failed("failed to send to the client"))??;
+            match sender.finish().await {
+                Ok(()) => Ok(()),
+                Err(error) => unwanted(error),
+            }
+        }
+    }
+}
+
+/// Gathers what is written into pieces. Writing fails when nobody receives any more.
+pub(super) struct PieceWriter {
+    pieces: mpsc::Sender<Bytes>,
+    buffer: BytesMut,
+}
+
+impl Write for PieceWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(PIECE_BYTES - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..taken]);
+        if self.buffer.len() == PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::replace(&mut self.buffer, BytesMut::with_capacity(PIECE_BYTES)).freeze();
+        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the client takes no more");
+        self.pieces.blocking_send(piece).map_err(gone)
+    }
+}
