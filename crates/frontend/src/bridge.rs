@@ -261,7 +261,7 @@ pub struct ProcessEnd {
     pub error: Option<String>,
 }
 
-/// A process that has been started.
+/// A process that has been started. Dropping the handle kills it.
 #[async_trait]
 pub trait Process: Send + Sync {
     /// Waits for its end; all output has been written by then.

@@ -209,3 +209,34 @@ impl<O: Op> Job<O> {
         self.0.end();
     }
 }
+
+/// The progress of something that is no vertex of a graph, see [`Job::progress`].
+struct JobProgress<O: Op> {
+    job: Job<O>,
+    vertex: Digest,
+}
+
+impl<O: Op> crate::progress::ProgressTarget for JobProgress<O> {
+    fn status(&self, status: crate::Status) {
+        self.job.event(Event::Status { vertex: self.vertex.clone(), status, time: self.now() });
+    }
+
+    fn log(&self, log: crate::Log) {
+        self.job.event(Event::Log { vertex: self.vertex.clone(), log, time: self.now() });
+    }
+
+    fn warning(&self, warning: crate::Warning) {
+        self.job.event(Event::Warning { vertex: self.vertex.clone(), warning });
+    }
+
+    fn now(&self) -> std::time::SystemTime {
+        self.job.0.core.clock.now()
+    }
+}
+
+impl<O: Op> Job<O> {
+    /// Writes progress of something outside of the graph, which [`Job::event`] has shown as a vertex of this digest.
+    pub fn progress(&self, vertex: Digest) -> crate::Progress {
+        crate::Progress(Arc::new(JobProgress { job: self.clone(), vertex }))
+    }
+}

@@ -90,7 +90,7 @@ impl<O: Op> Clone for InputMap<O> {
 /// How an op is cached.
 pub struct CacheMap<O: Op> {
     /// Digest of the operation without its inputs: for an image its manifest digest, for git a commit, for a
-    /// command its definition.
+    /// command its definition. Ops with equal digests take the same number of inputs.
     pub digest: Digest,
     /// One for each input of the vertex. A missing rest counts as default.
     pub inputs: Vec<InputMap<O>>,
