@@ -40,7 +40,10 @@ impl Read for Pieces {
                 None if self.left == 0 => return Ok(0),
                 // The feeder has the reason.
                 None => {
-                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the transfer was given up"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::ConnectionAborted,
+                        "the transfer was given up",
+                    ));
                 }
             }
         }

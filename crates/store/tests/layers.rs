@@ -1,0 +1,229 @@
+//! Making, listing, mounting and keeping layers.
+
+mod common;
+
+use std::fs;
+
+use common::{TestStore, is_root, layer, text, write};
+use kiln_store::{
+    Backend, CommitInfo, Error, LayerMeta, NamedSpec, RecordId, RecordType, Ref, Sharing, Store, StoreOptions,
+};
+
+#[test]
+fn lists_of_layers_are_the_same_if_their_layers_are() {
+    let t = TestStore::new();
+    let a = layer(&t.store, &Ref::scratch(), &[("a", "1")]);
+    let ab = layer(&t.store, &a, &[("b", "2")]);
+    let again = t.store.append(&a, ab.top().expect("has one")).expect("found");
+    assert_eq!(again, ab);
+    assert_eq!(t.store.get_ref(ab.id().expect("has one")).expect("read"), Some(ab.clone()));
+    assert_eq!((ab.depth(), ab.parent(), ab.prefix(1)), (2, a.clone(), a.clone()));
+    assert!(ab.starts_with(&a) && ab.starts_with(&Ref::scratch()) && !a.starts_with(&ab));
+    assert_eq!(text(&t.store, &ab, "a").as_deref(), Some("1"));
+}
+
+#[test]
+fn merging_copies_nothing_and_the_upper_one_wins() {
+    let t = TestStore::new();
+    let a = layer(&t.store, &Ref::scratch(), &[("x", "a"), ("a", "")]);
+    let b = layer(&t.store, &Ref::scratch(), &[("x", "b"), ("b", "")]);
+    let merged = t.store.merge(&[a.clone(), b.clone()]).expect("merges");
+    assert_eq!(merged.layers(), [a.top().cloned().expect("one"), b.top().cloned().expect("one")]);
+    assert_eq!(text(&t.store, &merged, "x").as_deref(), Some("b"));
+    assert_eq!(
+        t.store.merge(&[a.clone(), merged.clone()]).expect("merges"),
+        merged,
+        "its beginning adds nothing"
+    );
+    assert_eq!(t.store.merge(&[]).expect("merges"), Ref::scratch());
+}
+
+#[test]
+fn the_difference_is_the_layers_above_or_found_by_comparing() {
+    if !is_root() {
+        return;
+    }
+    let t = TestStore::new();
+    let a = layer(&t.store, &Ref::scratch(), &[("a", "1"), ("gone", "")]);
+    let ab = layer(&t.store, &a, &[("b", "2")]);
+    let above = t.store.diff(&a, &ab, LayerMeta::default()).expect("a difference");
+    assert_eq!(above.layers(), [ab.top().cloned().expect("one")]);
+    let other = layer(&t.store, &Ref::scratch(), &[("a", "other"), ("c", "3")]);
+    let computed = t.store.diff(&a, &other, LayerMeta::default()).expect("a difference");
+    let on_top = t.store.merge(&[a, computed]).expect("merges");
+    let texts = ["a", "c", "gone"].map(|path| text(&t.store, &on_top, path));
+    assert_eq!(texts, [Some("other".into()), Some("3".into()), None]);
+}
+
+#[test]
+fn what_is_dropped_uncommitted_leaves_nothing() {
+    let t = TestStore::new();
+    let new = t.store.new_layer(&Ref::scratch(), LayerMeta::default()).expect("begins");
+    let dir = new.dir().to_owned();
+    write(&dir, "x", "");
+    drop(new);
+    assert!(!dir.exists());
+    assert!(t.store.disk_usage(&Default::default()).expect("listed").is_empty());
+}
+
+#[test]
+fn everything_committed_survives_a_restart() {
+    let t = TestStore::new();
+    let a = layer(&t.store, &Ref::scratch(), &[("a", "1")]);
+    let ab = layer(&t.store, &a, &[("b", "2")]);
+    let (name, id) = (RecordId::new("r1"), ab.id().expect("has one"));
+    t.store.records().put(&name, &ab, b"payload").expect("kept");
+    t.store.keys().add_record("key", &name, 5).expect("kept");
+    t.store.values().set(ab.top().expect("one"), "etag", b"abc", Some("http:x")).expect("kept");
+    drop((a, ab));
+    let t = t.reopen();
+    let record = t.store.records().get(&name).expect("read").expect("there");
+    assert_eq!((record.reference.id(), &record.payload[..]), (Some(id), &b"payload"[..]));
+    assert_eq!(text(&t.store, &record.reference, "b").as_deref(), Some("2"));
+    let found = t.store.values().layers("http:x").expect("read");
+    assert_eq!(found, [record.reference.top().cloned().expect("one")]);
+    assert_eq!(t.store.values().get(&found[0], "etag").expect("read").as_deref(), Some(&b"abc"[..]));
+    assert_eq!(t.store.keys().records("key").expect("read")[0].record, name);
+}
+
+#[test]
+fn a_state_directory_is_used_by_one_at_a_time() {
+    let t = TestStore::new();
+    let error = Store::open(t.dir.path(), StoreOptions::default()).expect_err("is locked");
+    assert!(matches!(error, Error::Locked { .. }) && error.hint().is_some(), "{error}");
+    let t = t.reopen();
+    drop(t.store);
+    let db = rusqlite::Connection::open(t.dir.path().join("kiln.db")).expect("opens");
+    db.pragma_update(None, "user_version", 99).expect("written");
+    drop(db);
+    let error = Store::open(t.dir.path(), StoreOptions::default()).expect_err("is newer");
+    assert!(matches!(error, Error::Newer { found: 99, .. }), "{error}");
+}
+
+#[test]
+fn what_a_step_writes_through_a_mount_becomes_its_layer() {
+    if !is_root() {
+        return;
+    }
+    for backend in [Backend::Overlay, Backend::Native] {
+        let t = TestStore::with(StoreOptions { backend, ..StoreOptions::default() });
+        let base = layer(&t.store, &Ref::scratch(), &[("dir/old", "1"), ("dir/gone", ""), ("kept", "k")]);
+        let new = t.store.new_layer(&base, LayerMeta::regular("RUN")).expect("begins");
+        write(new.dir(), "placed", "before the mount");
+        let mounted = t.store.mount_somewhere(&new.mount_source().expect("a source")).expect("mounts");
+        let at = |path: &str| mounted.path().join(path);
+        assert_eq!(fs::read_to_string(at("kept")).expect("there"), "k");
+        assert_eq!(fs::read_to_string(at("placed")).expect("there"), "before the mount");
+        fs::write(at("dir/old"), "2").expect("written");
+        fs::remove_file(at("dir/gone")).expect("removed");
+        fs::write(at("new"), "n").expect("written");
+        drop(mounted);
+        let done = new.commit(CommitInfo::default()).expect("commits");
+        let texts = ["dir/old", "dir/gone", "kept", "new", "placed"].map(|path| text(&t.store, &done, path));
+        let expected = [Some("2"), None, Some("k"), Some("n"), Some("before the mount")];
+        assert_eq!(texts, expected.map(|text| text.map(str::to_owned)), "{backend:?}");
+        assert_eq!(text(&t.store, &base, "dir/old").as_deref(), Some("1"), "{backend:?}");
+        let mut names: Vec<_> = fs::read_dir(done.top().expect("one").dir().expect("ready"))
+            .expect("there")
+            .map(|entry| entry.expect("readable").file_name().into_string().expect("text"))
+            .collect();
+        names.sort();
+        assert_eq!(names, ["dir", "new", "placed"], "{backend:?}: only what changed");
+        let read_only = t.store.mount_read_only(&done).expect("mounts");
+        assert_eq!(fs::read_to_string(read_only.path().join("new")).expect("there"), "n");
+        assert_eq!(fs::write(read_only.path().join("x"), "").is_err(), backend == Backend::Overlay);
+    }
+}
+
+#[test]
+fn longer_lists_than_overlayfs_takes_can_be_mounted() {
+    if !is_root() {
+        return;
+    }
+    let t = TestStore::new();
+    let mut chain = Ref::scratch();
+    for step in 0..905 {
+        chain = layer(&t.store, &chain, &[(&format!("f{}", step % 700), &step.to_string())]);
+    }
+    let mounted = t.store.mount_read_only(&chain).expect("mounts");
+    for (file, expected) in [("f0", "700"), ("f204", "904"), ("f205", "205"), ("f699", "699")] {
+        assert_eq!(fs::read_to_string(mounted.path().join(file)).expect("there"), expected);
+    }
+}
+
+fn spec(key: &str, sharing: Sharing) -> NamedSpec {
+    let meta = LayerMeta { record_type: RecordType::ExecCacheMount, ..LayerMeta::regular("cache") };
+    NamedSpec { key: key.into(), base: Ref::scratch(), sharing, meta }
+}
+
+#[tokio::test]
+async fn kept_layers_are_shared_as_asked() {
+    let t = TestStore::new();
+    let shared = t.store.named(&spec("s", Sharing::Shared)).await.expect("taken");
+    let same = t.store.named(&spec("s", Sharing::Shared)).await.expect("taken");
+    assert_eq!(shared.id(), same.id());
+    let other = t.store.named(&spec("other", Sharing::Shared)).await.expect("taken");
+    assert_ne!(shared.id(), other.id());
+
+    let one = t.store.named(&spec("p", Sharing::Private)).await.expect("taken");
+    let two = t.store.named(&spec("p", Sharing::Private)).await.expect("taken");
+    assert_ne!(one.id(), two.id());
+    let id = one.id().clone();
+    drop(one);
+    let three = t.store.named(&spec("p", Sharing::Private)).await.expect("taken");
+    assert_eq!((three.id(), three.is_fresh()), (&id, false));
+
+    let first = t.store.named(&spec("l", Sharing::Locked)).await.expect("taken");
+    let id = first.id().clone();
+    let store = t.store.clone();
+    let waiting = tokio::spawn(async move { store.named(&spec("l", Sharing::Locked)).await });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    drop(first);
+    let second = waiting.await.expect("runs").expect("taken");
+    assert_eq!(second.id(), &id);
+}
+
+#[tokio::test]
+async fn kept_layers_survive_restarts_and_are_seen() {
+    let t = TestStore::new();
+    let named = t.store.named(&spec("s", Sharing::Shared)).await.expect("taken");
+    write(named.dir(), "x", "kept");
+    let id = named.id().clone();
+    drop(named);
+    let t = t.reopen();
+    let named = t.store.named(&spec("s", Sharing::Locked)).await.expect("taken");
+    assert_eq!((named.id(), named.is_fresh()), (&id, false));
+    assert_eq!(fs::read_to_string(named.dir().join("x")).expect("there"), "kept");
+    let records = t.store.disk_usage(&Default::default()).expect("listed");
+    let [record] = &records[..] else { panic!("{records:?}") };
+    assert_eq!((record.mutable, record.in_use, record.record_type), (true, true, RecordType::ExecCacheMount));
+    assert!(record.size > 0);
+}
+
+#[tokio::test]
+async fn a_frozen_layer_is_not_changed_under_those_who_look_at_it() {
+    let t = TestStore::new();
+    let named = t.store.named(&spec("context", Sharing::Locked)).await.expect("taken");
+    write(named.dir(), "f", "1");
+    let first = named.id().clone();
+    let frozen = named.freeze().expect("freezes");
+    t.store.records().put(&RecordId::new("r"), &frozen, b"").expect("kept");
+    let next = t.store.named(&spec("context", Sharing::Locked)).await.expect("taken");
+    assert_ne!(next.id(), &first, "somebody looks at the first");
+    drop(next);
+    assert_eq!(text(&t.store, &frozen, "f").as_deref(), Some("1"));
+    drop(frozen);
+
+    let named = t.store.named(&spec("again", Sharing::Locked)).await.expect("taken");
+    let id = named.id().clone();
+    let frozen = named.freeze().expect("freezes");
+    t.store.records().put(&RecordId::new("r2"), &frozen, b"").expect("kept");
+    t.store.keys().add_record("k2", &RecordId::new("r2"), 1).expect("kept");
+    drop(frozen);
+    let named = t.store.named(&spec("again", Sharing::Locked)).await.expect("taken");
+    assert_eq!(named.id(), &id, "nobody looks at it any more");
+    assert!(!t.store.records().exists(&RecordId::new("r2")).expect("read"), "what it was is forgotten");
+    assert!(!t.store.keys().exists("k2").expect("read"));
+    assert!(t.store.records().exists(&RecordId::new("r")).expect("read"));
+}
