@@ -50,3 +50,12 @@ pub use upload::Upload;
 pub const MANIFEST_BYTES_MAX: u64 = 8 << 20;
 /// The longest image configuration or other document that is read into memory, in bytes.
 pub const DOCUMENT_BYTES_MAX: u64 = 32 << 20;
+
+/// TLS as this crate has it for a host without settings of its own: for clients of other servers. Reads the machine's
+/// certificates.
+///
+/// # Errors
+/// When the cryptography cannot be set up.
+pub fn tls_config() -> Result<rustls::ClientConfig, RegistryError> {
+    tls::client_config(&HostSettings::default(), false)
+}

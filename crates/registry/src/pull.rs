@@ -31,15 +31,18 @@ impl Repository {
     pub async fn resolve(&self, object: &str) -> Result<Resolved, RegistryError> {
         let digest = Digest::parse(object).ok();
         let _permit = self.permit(true).await;
-        with_retries(self.retry_wait(), &**self.observer(), async || {
-            let mut first: Option<RegistryError> = None;
-            for endpoint in self.endpoints() {
-                match self.resolve_at(endpoint, object, digest.as_ref()).await {
-                    Ok(resolved) => return Ok(resolved),
-                    Err(error) => keep_farthest(&mut first, error)?,
+        let digest = digest.as_ref();
+        with_retries(self.retry_wait(), &**self.observer(), || {
+            Box::pin(async move {
+                let mut first: Option<RegistryError> = None;
+                for endpoint in self.endpoints() {
+                    match self.resolve_at(endpoint, object, digest).await {
+                        Ok(resolved) => return Ok(resolved),
+                        Err(error) => keep_farthest(&mut first, error)?,
+                    }
                 }
-            }
-            Err(first.expect("there is always a host"))
+                Err(first.expect("there is always a host"))
+            })
         })
         .await
     }
@@ -97,15 +100,17 @@ impl Repository {
     pub async fn manifest(&self, descriptor: &Descriptor) -> Result<Bytes, RegistryError> {
         check_size(descriptor.digest.as_str(), descriptor.size, MANIFEST_BYTES_MAX)?;
         let _permit = self.permit(true).await;
-        with_retries(self.retry_wait(), &**self.observer(), async || {
-            let mut first: Option<RegistryError> = None;
-            for endpoint in self.endpoints() {
-                match self.manifest_at(endpoint, descriptor).await {
-                    Ok(bytes) => return Ok(bytes),
-                    Err(error) => keep_farthest(&mut first, error)?,
+        with_retries(self.retry_wait(), &**self.observer(), || {
+            Box::pin(async move {
+                let mut first: Option<RegistryError> = None;
+                for endpoint in self.endpoints() {
+                    match self.manifest_at(endpoint, descriptor).await {
+                        Ok(bytes) => return Ok(bytes),
+                        Err(error) => keep_farthest(&mut first, error)?,
+                    }
                 }
-            }
-            Err(first.expect("there is always a host"))
+                Err(first.expect("there is always a host"))
+            })
         })
         .await
     }

@@ -45,6 +45,21 @@ impl Repository {
         }
     }
 
+    /// What the registry says of a blob of unknown size.
+    pub async fn blob_info(&self, digest: &Digest) -> Result<Descriptor, RegistryError> {
+        let endpoint = self.origin();
+        let url = endpoint.url(self.name().path(), &format!("blobs/{digest}"))?;
+        let call = Call::new(Method::HEAD, url, self.scopes(), self.access());
+        let response = self.sender(endpoint).send(call).await?;
+        match (response.status(), crate::pull::content_length(&response)) {
+            (StatusCode::OK, Some(size)) => {
+                Ok(Descriptor::new("application/octet-stream", digest.clone(), size))
+            }
+            (StatusCode::NOT_FOUND, _) => Err(RegistryError::NotFound(self.full_name(digest.as_str()))),
+            _ => Err(unexpected(&Method::HEAD, response).await),
+        }
+    }
+
     /// Puts a blob into the repository: not at all if it is there, from a sister repository on the same
     /// registry if one of `mount_from` has it, else by sending it. Interrupted tries are repeated.
     pub async fn push_blob(
@@ -56,8 +71,8 @@ impl Repository {
     ) -> Result<Pushed, RegistryError> {
         let _permit = self.permit(kiln_oci::media_type::is_document(&descriptor.media_type)).await;
         let mount = best_mount_candidate(self.name().path(), mount_from);
-        let pushed = with_retries(self.retry_wait(), &**observer, async || {
-            self.push_once(descriptor, source, mount, observer).await
+        let pushed = with_retries(self.retry_wait(), &**observer, || {
+            Box::pin(self.push_once(descriptor, source, mount, observer))
         })
         .await?;
         observer.progress(descriptor.size, descriptor.size);
@@ -135,26 +150,29 @@ impl Repository {
         let object = tag.unwrap_or(digest.as_str());
         let endpoint = self.origin();
         let _permit = self.permit(true).await;
-        with_retries(self.retry_wait(), &**self.observer(), async || {
-            let accept = format!("{media_type}, */*");
-            match self.request_manifest(endpoint, Method::HEAD, object, &accept).await {
-                Ok(response) if tag.is_none() || header_digest(&response)?.as_ref() == Some(&digest) => {
-                    return Ok(Pushed::Existed);
+        let (digest, bytes) = (&digest, &bytes);
+        with_retries(self.retry_wait(), &**self.observer(), || {
+            Box::pin(async move {
+                let accept = format!("{media_type}, */*");
+                match self.request_manifest(endpoint, Method::HEAD, object, &accept).await {
+                    Ok(response) if tag.is_none() || header_digest(&response)?.as_ref() == Some(digest) => {
+                        return Ok(Pushed::Existed);
+                    }
+                    Ok(_) | Err(RegistryError::NotFound(_) | RegistryError::Denied { .. }) => {}
+                    Err(error) => return Err(error),
                 }
-                Ok(_) | Err(RegistryError::NotFound(_) | RegistryError::Denied { .. }) => {}
-                Err(error) => return Err(error),
-            }
-            let url = endpoint.url(self.name().path(), &format!("manifests/{object}"))?;
-            let call = Call::new(Method::PUT, url, self.scopes(), self.access())
-                .payload(Payload::Bytes(media_type, bytes.clone()));
-            let response = self.sender(endpoint).send(call).await?;
-            match response.status() {
-                StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::ACCEPTED => {
-                    check_stored(endpoint, &response, &digest)?;
-                    Ok(Pushed::Uploaded)
+                let url = endpoint.url(self.name().path(), &format!("manifests/{object}"))?;
+                let call = Call::new(Method::PUT, url, self.scopes(), self.access())
+                    .payload(Payload::Bytes(media_type, bytes.clone()));
+                let response = self.sender(endpoint).send(call).await?;
+                match response.status() {
+                    StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::ACCEPTED => {
+                        check_stored(endpoint, &response, digest)?;
+                        Ok(Pushed::Uploaded)
+                    }
+                    _ => Err(unexpected(&Method::PUT, response).await),
                 }
-                _ => Err(unexpected(&Method::PUT, response).await),
-            }
+            })
         })
         .await
     }

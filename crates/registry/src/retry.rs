@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+
 use crate::error::RegistryError;
 use crate::observer::Observer;
 
@@ -47,14 +49,13 @@ impl Backoff {
 }
 
 /// Runs `operation` until it works, fails for good, or has failed too often.
-pub(crate) async fn with_retries<T, F>(
+///
+/// `operation` gives boxed futures: with async closures the compiler can't see that the whole may move between threads.
+pub(crate) async fn with_retries<'a, T>(
     first_wait: Duration,
     observer: &dyn Observer,
-    mut operation: F,
-) -> Result<T, RegistryError>
-where
-    F: AsyncFnMut() -> Result<T, RegistryError>,
-{
+    operation: impl Fn() -> BoxFuture<'a, Result<T, RegistryError>>,
+) -> Result<T, RegistryError> {
     let mut backoff = Backoff::new(first_wait);
     loop {
         match operation().await {

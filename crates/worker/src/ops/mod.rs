@@ -1,0 +1,11 @@
+//! What each kind of vertex does.
+
+pub mod exec;
+pub mod file;
+pub mod graph;
+pub mod keys;
+pub mod mounts;
+pub mod private;
+pub mod source;
+
+pub use keys::UnsafeContentCache;
