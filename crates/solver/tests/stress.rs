@@ -28,7 +28,7 @@ fn steps(numbers: &mut Numbers, limit: &Arc<Semaphore>) -> Vec<Step> {
         one.limit = Some(limit.clone());
         one.ignore_cache = numbers.below(20) == 0;
         // Equal digests have to mean equal ops.
-        if (index + version) % 3 == 0 {
+        if (index + version).is_multiple_of(3) {
             one.value = Some(format!("value{}", index % 2));
         }
         for _ in 0..numbers.below(3).min(index) {

@@ -12,7 +12,7 @@ use kiln_llb::{Constraints, FileActions, ImageSource, MarshalOptions, MkfileInfo
 use kiln_oci::{Digest, Image, Platform, Reference, gojson};
 use kiln_proto::frontend::llb_bridge_server::LlbBridgeServer;
 use kiln_proto::prost::Message;
-use kiln_proto::{MESSAGE_BYTES_MAX, errdefs, pb};
+use kiln_proto::{CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES, errdefs, pb};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -244,7 +244,12 @@ async fn serve<B: Bridge>(
     // Go's gRPC clients ask for the service's health by the empty name.
     let (_, health) = tonic_health::server::health_reporter();
     let connection = tokio_stream::iter([Ok::<_, std::io::Error>(ours)]);
-    let server = Server::builder().add_service(bridge).add_service(health).serve_with_incoming(connection);
+    let server = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .add_service(bridge)
+        .add_service(health)
+        .serve_with_incoming(connection);
     let mut server = std::pin::pin!(server);
     let mut wait = std::pin::pin!(process.wait());
     let end = tokio::select! {
