@@ -176,7 +176,7 @@ impl Beneath {
     }
 
     /// Makes a new file at `path`. `AlreadyExists` if something is there.
-    pub(super) fn create(&self, path: &str) -> Result<OwnedFd, SyncError> {
+    pub(super) fn create(&self, path: &str, permissions: u32) -> Result<OwnedFd, SyncError> {
         let (dir, name) = self.parent(path)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         fs::openat(&*dir, name, flags, Mode::RUSR | Mode::WUSR)
@@ -255,9 +255,13 @@ pub(super) fn set_file_metadata(fd: impl AsFd, stat: &FileStat, chown: bool) -> 
         .map_err(|error| file_error("set times of", &stat.path, error))
 }
 
-/// Owner, permissions, attributes; in this order, since a change of owner drops special bits and capabilities.
+/// Owner, permissions, attributes; in this order, since a change of owner drops special bits and capabilities. What is right already
+/// is left alone: each change is a write to the file system's journal.
 fn set_attributes(fd: impl AsFd, stat: &FileStat, permissions: u32, chown: bool) -> Result<(), SyncError> {
-    if chown {
+    let mut now = fs::fstat(&fd).map_err(|error| file_error("stat", &stat.path, error))?;
+    if chown && (now.st_uid, now.st_gid) != (stat.uid, stat.gid) {
+        // Special bits may be gone now.
+        now.st_mode = 0;
         match fs::fchown(&fd, Some(Uid::from_raw(stat.uid)), Some(Gid::from_raw(stat.gid))) {
             Ok(()) => {}
             // One user id for everything: the owner is kept as a note.
@@ -269,8 +273,10 @@ fn set_attributes(fd: impl AsFd, stat: &FileStat, permissions: u32, chown: bool)
             Err(error) => return Err(file_error("chown", &stat.path, error)),
         }
     }
-    fs::fchmod(&fd, Mode::from_raw_mode(permissions))
-        .map_err(|error| file_error("chmod", &stat.path, error))?;
+    if now.st_mode & 0o7777 != permissions {
+        fs::fchmod(&fd, Mode::from_raw_mode(permissions))
+            .map_err(|error| file_error("chmod", &stat.path, error))?;
+    }
     for (name, value) in &stat.xattrs {
         set_xattr(&fd, name, value);
     }

@@ -5,6 +5,7 @@
 //! bytes each); all other queues are bounded: nobody who waits holds up what he waits for.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use super::order::Validator;
 use super::stat::FileStat;
 use super::{QUEUE, error_packet, fin_packet};
 
-/// Threads that write contents. Making small files is bound by the kernel's locks of their directories; two keep two cores busy.
+/// Threads that write contents. Each has directories of its own: two that make files in one directory wait for its lock.
 const WRITERS: usize = 2;
 
 /// Files that one writer has open at once, at most. Senders work on four or so.
@@ -79,9 +80,20 @@ impl Default for ReceiveLimits {
 }
 
 enum Entry {
-    Stat(u32, FileStat),
+    Stat(u32, Writer, FileStat),
     /// All were listed. Without this the transfer was broken off.
     End,
+}
+
+/// Number of a writing thread.
+type Writer = u8;
+
+/// The writer of the directory that has `path`.
+fn writer_of(path: &str) -> Writer {
+    let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
+    let mut hasher = DefaultHasher::new();
+    dir.hash(&mut hasher);
+    (hasher.finish() % WRITERS as u64) as Writer
 }
 
 enum Content {
@@ -176,7 +188,7 @@ where
         contents,
         validator: Validator::new(limits),
         limits,
-        next: 0,
+        writers: Vec::new(),
         total: 0,
     };
     let mut bytes = 0;
@@ -233,7 +245,8 @@ struct Sorter {
     contents: Vec<mpsc::Sender<Content>>,
     validator: Validator,
     limits: ReceiveLimits,
-    next: u32,
+    /// For each file that was listed, its writer.
+    writers: Vec<Writer>,
     total: u64,
 }
 
@@ -253,9 +266,10 @@ impl Sorter {
                 };
                 let stat = FileStat::from(stat);
                 self.validator.check(&stat)?;
-                let id = self.next;
-                self.next = self.next.checked_add(1).ok_or_else(gone)?;
-                entries.send(Entry::Stat(id, stat)).await.map_err(|_| gone())?;
+                let id = u32::try_from(self.writers.len()).map_err(|_| gone())?;
+                let writer = writer_of(&stat.path);
+                self.writers.push(writer);
+                entries.send(Entry::Stat(id, writer, stat)).await.map_err(|_| gone())?;
             }
             Ok(PacketType::PacketData) => {
                 self.total = self.total.saturating_add(packet.data.len() as u64);
@@ -265,7 +279,8 @@ impl Sorter {
                 if packet.data.len() > PACKET_BYTES_MAX {
                     return Err(SyncError::Limit { what: "packet bytes", limit: PACKET_BYTES_MAX as u64 });
                 }
-                let writer = &self.contents[packet.id as usize % WRITERS];
+                let writer = *self.writers.get(packet.id as usize).ok_or_else(|| unasked(packet.id))?;
+                let writer = &self.contents[usize::from(writer)];
                 writer.send(Content::Data(packet.id, packet.data)).await.map_err(|_| gone())?;
             }
             Ok(PacketType::PacketErr) => {
@@ -293,14 +308,14 @@ fn take_entries(
             match entries.blocking_recv() {
                 None => return Ok(false),
                 Some(Entry::End) => break,
-                Some(Entry::Stat(id, stat)) => {
+                Some(Entry::Stat(id, number, stat)) => {
                     let has_contents = stat.mode.has_contents();
                     if let Want::Content(writer) = sink.entry(stat)? {
                         if !has_contents {
                             return Err(SyncError::protocol("contents wanted of what has none"));
                         }
                         progress.with(|state| state.pending += 1);
-                        let writers = &contents[id as usize % WRITERS];
+                        let writers = &contents[usize::from(number)];
                         if writers.blocking_send(Content::Start(id, writer)).is_err() {
                             return Ok(false);
                         }

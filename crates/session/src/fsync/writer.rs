@@ -40,7 +40,7 @@ impl FileWriter {
         if self.open.is_none() {
             let mut open = None;
             if !self.replaces {
-                match self.beneath.create(&self.stat.path) {
+                match self.beneath.create(&self.stat.path, self.stat.permissions()) {
                     Ok(fd) => open = Some(Open { file: fd.into(), temporary: None }),
                     Err(error) if exists(&error) => {}
                     Err(error) => return Err(error),
@@ -63,7 +63,7 @@ impl FileWriter {
                 Some((dir, _)) => format!("{dir}/{name}"),
                 None => name,
             };
-            match self.beneath.create(&temporary) {
+            match self.beneath.create(&temporary, self.stat.permissions()) {
                 Ok(fd) => return Ok(Open { file: fd.into(), temporary: Some(temporary) }),
                 // Somebody has a file of that name.
                 Err(error) if exists(&error) => {}
