@@ -162,7 +162,7 @@ impl fmt::Display for Error {
         let mut said = self.message.clone();
         let mut next: Option<&dyn std::error::Error> = self.source.as_deref().map(|source| source as _);
         while let Some(error) = next {
-            let text = error.to_string();
+            let text = plain(error.to_string());
             if !text.is_empty() && !said.ends_with(&text) {
                 write!(f, ": {text}")?;
                 said = text;
@@ -170,6 +170,18 @@ impl fmt::Display for Error {
             next = error.source();
         }
         Ok(())
+    }
+}
+
+/// What the system says, without the number that Rust adds and in the style of the rest.
+fn plain(text: String) -> String {
+    match text.split_once(" (os error ") {
+        Some((words, number)) if number.ends_with(')') => {
+            let mut chars = words.chars();
+            let first = chars.next().map(|first| first.to_ascii_lowercase());
+            first.into_iter().chain(chars).collect()
+        }
+        _ => text,
     }
 }
 
@@ -200,6 +212,8 @@ mod tests {
         let io = std::io::Error::other("disk on fire");
         let error = Error::environment("cannot write `x`").because(io).hint("put it out");
         assert_eq!(error.report(), "ERROR: cannot write `x`: disk on fire\nhint: put it out\n");
+        let missing = Error::environment("cannot read `x`").because(std::io::Error::from_raw_os_error(2));
+        assert_eq!(missing.to_string(), "cannot read `x`: no such file or directory");
         assert_eq!(Error::silent(3).report(), "");
         assert_eq!(Error::silent(3).exit(), 3);
     }

@@ -36,15 +36,17 @@ pub fn table(rows: &[Vec<String>]) -> String {
 
 /// `2 hours ago`.
 pub fn ago(seconds: i64) -> String {
-    let (count, unit) = match seconds {
-        ..60 => (seconds.max(0), "second"),
-        ..3600 => (seconds / 60, "minute"),
-        ..172_800 => (seconds / 3600, "hour"),
-        ..1_209_600 => (seconds / 86_400, "day"),
-        ..5_184_000 => (seconds / 604_800, "week"),
-        ..63_072_000 => (seconds / 2_592_000, "month"),
-        _ => (seconds / 31_536_000, "year"),
-    };
+    const UNITS: [(i64, i64, &str); 6] = [
+        (63_072_000, 31_536_000, "year"),
+        (5_184_000, 2_592_000, "month"),
+        (1_209_600, 604_800, "week"),
+        (172_800, 86_400, "day"),
+        (3600, 3600, "hour"),
+        (60, 60, "minute"),
+    ];
+    let unit = UNITS.iter().find(|(from, _, _)| seconds >= *from);
+    let (count, unit) =
+        unit.map_or((seconds.max(0), "second"), |(_, length, name)| (seconds / length, *name));
     format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }
 

@@ -5,7 +5,9 @@ mod layout;
 mod remote;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::DirBuilder;
 use std::io::Read;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use kiln_oci::Digest;
@@ -233,7 +235,11 @@ fn node_id(settings: &Settings) -> String {
     }
     let id = random::hex(NODE_ID_BYTES).unwrap_or_default();
     // Without a place to keep it, it holds for this build.
-    let _ = std::fs::create_dir_all(&state).and_then(|()| std::fs::write(&path, &id));
+    let _ = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&state)
+        .and_then(|()| std::fs::write(&path, &id));
     id
 }
 

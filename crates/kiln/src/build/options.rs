@@ -150,6 +150,7 @@ fn network(mode: &str) -> Result<String> {
         "" | "default" => Ok(String::new()),
         "host" | "none" => Ok(mode.to_owned()),
         _ => Err(Error::user(format!("network mode {mode:?} not supported by buildkit"))
+            .in_context("failed to build")
             .hint("known are default, none and host")),
     }
 }

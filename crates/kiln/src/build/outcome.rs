@@ -60,13 +60,11 @@ fn decoded(key: &str, text: &str) -> Value {
 /// What the user is told of a failed build.
 pub fn error_of(failure: Failure) -> Error {
     match failure {
-        Failure::Canceled => Error::canceled().in_context("failed to build: failed to solve: Canceled"),
-        Failure::Session(error) => {
-            Error::environment("failed to build: the session with the builder broke").because(error)
-        }
+        Failure::Canceled => Error::canceled().in_context("failed to solve: Canceled"),
+        Failure::Session(error) => Error::environment("the session with the builder broke").because(error),
         Failure::Daemon(error) => match &error {
             ClientError::Status(status) => of_status(status),
-            _ => Error::environment("failed to build").because(error),
+            _ => Error::environment(error.to_string()),
         },
     }
 }
@@ -85,9 +83,9 @@ fn of_status(status: &Status) -> Error {
         _ => status.message(),
     };
     let mut error = match status.code() {
-        Code::Unavailable => Error::environment(format!("failed to build: failed to solve: {message}"))
+        Code::Unavailable => Error::environment(format!("failed to solve: {message}"))
             .hint("the connection to the builder was lost: see its log"),
-        _ => Error::build(format!("failed to build: failed to solve: {message}")),
+        _ => Error::build(format!("failed to solve: {message}")),
     };
     error = error.exit_code(match status.code() {
         Code::Internal => exit::INTERNAL,
@@ -152,7 +150,7 @@ mod tests {
     #[test]
     fn codes_become_exit_codes() {
         let of = |code| error_of(Failure::Daemon(Status::new(code, "why").into()));
-        assert_eq!(of(Code::Unknown).report(), "ERROR: failed to build: failed to solve: why\n");
+        assert_eq!(of(Code::Unknown).report(), "ERROR: failed to solve: why\n");
         let codes = [Code::Unknown, Code::Internal, Code::ResourceExhausted, Code::Cancelled];
         assert_eq!(codes.map(|code| of(code).exit()), [1, 100, 102, 130]);
         assert_eq!(error_of(Failure::Canceled).exit(), 130);

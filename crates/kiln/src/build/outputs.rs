@@ -81,6 +81,9 @@ pub fn exports(
     if options.call.is_some() {
         return Ok((Vec::new(), None));
     }
+    for tag in &options.tags {
+        Reference::parse(tag).map_err(|error| Error::user(format!("invalid tag {tag:?}")).because(error))?;
+    }
     let mut stdout_used = false;
     let mut found = Vec::new();
     for output in &options.outputs {
@@ -150,8 +153,14 @@ fn folder(output: &Output) -> Result<Target> {
         _ => {}
     }
     let path = PathBuf::from(&output.dest);
-    if path.exists() && !path.is_dir() {
-        return Err(Error::user(format!("destination directory {} is a file", output.dest)));
+    match std::fs::metadata(&path) {
+        Ok(found) if !found.is_dir() => {
+            return Err(Error::user(format!("destination directory {} is a file", output.dest)));
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::user(format!("invalid destination directory: {}", output.dest)).because(error));
+        }
+        _ => {}
     }
     let delete = match output.attrs.get("mode").map(String::as_str) {
         None | Some("" | "copy") => false,
@@ -231,9 +240,6 @@ fn default_export(
 fn name(export: &mut Export, tags: &[String]) -> Result<()> {
     if !["image", "oci", "docker"].contains(&export.kind.as_str()) {
         return Ok(());
-    }
-    for tag in tags {
-        Reference::parse(tag).map_err(|error| Error::user(format!("invalid tag {tag:?}")).because(error))?;
     }
     if !tags.is_empty() {
         export.attrs.insert("name".to_owned(), tags.join(","));

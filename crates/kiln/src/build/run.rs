@@ -42,17 +42,27 @@ pub async fn run(
     debug: bool,
 ) -> Result<()> {
     let options = Options::parse(args, settings)?;
+    let result = run_parsed(&options, settings, builder_flag, debug).await;
+    result.map_err(|error| error.in_context("failed to build"))
+}
+
+async fn run_parsed(
+    options: &Options,
+    settings: &Settings,
+    builder_flag: Option<&str>,
+    debug: bool,
+) -> Result<()> {
     for warning in &options.warnings {
         printer::warn(warning);
     }
     let config = Config::load(settings)?;
     let choice = builder::choose(settings, &config, builder_flag)?;
-    let mut inputs = inputs::inputs(&options, settings, || Box::new(std::io::stdin()) as Body)?;
+    let mut inputs = inputs::inputs(options, settings, || Box::new(std::io::stdin()) as Body)?;
     if let Some(path) = &options.iidfile {
         remove_stale(path)?;
     }
     let mut interrupt = Interrupt::listen(settings);
-    let job = Job { options: &options, settings, config: &config, choice: &choice, debug };
+    let job = Job { options, settings, config: &config, choice: &choice, debug };
     let builder = tokio::select! {
         builder = builder::connect(settings, &choice) => builder?,
         () = interrupt.requested() => return Err(Error::canceled()),

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::io::FdFlags;
@@ -21,6 +21,9 @@ use crate::settings::Settings;
 const READY: &[u8] = b"ready\n";
 /// A daemon that is not ready by then never will be; mending a large store after a crash takes seconds at most.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// A daemon that closed the pipe has this long to end, so that the error can say how it did.
+const END_POLL: Duration = Duration::from_millis(5);
+const END_POLLS: usize = 200;
 /// A log longer than this is put aside when the next daemon starts.
 const LOG_BYTES_MAX: u64 = 16 << 20;
 /// How much of the log explains a failed start.
@@ -65,9 +68,9 @@ pub async fn start(settings: &Settings, paths: &Paths) -> Result<()> {
             // The daemon is nobody's child from now on: this process ends long before it.
             return Ok(());
         }
-        Ok(()) => match child.try_wait() {
-            Ok(Some(status)) => format!("it ended with {status}"),
-            _ => "it did not say that it is ready".to_owned(),
+        Ok(()) => match ended(&mut child).await {
+            Some(status) => format!("it ended with {status}"),
+            None => "it did not say that it is ready".to_owned(),
         },
         Err(_) => {
             // It is of no use to anyone, and nobody else could have found it yet.
@@ -80,6 +83,17 @@ pub async fn start(settings: &Settings, paths: &Paths) -> Result<()> {
     let tail = if tail.is_empty() { String::new() } else { format!("\n{tail}") };
     Err(Error::environment(format!("the daemon `{}` could not be started: {why}{tail}", program.display()))
         .hint(format!("its log is {}", paths.log.display())))
+}
+
+/// A process that closed the pipe is about to end, or closed it by mistake.
+async fn ended(child: &mut Child) -> Option<ExitStatus> {
+    for _ in 0..END_POLLS {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(status);
+        }
+        tokio::time::sleep(END_POLL).await;
+    }
+    None
 }
 
 fn find_program(settings: &Settings) -> Result<PathBuf> {

@@ -11,8 +11,7 @@ pub fn platforms(values: &[String]) -> Result<Vec<Platform>> {
         let text = text.trim();
         let platform = match text {
             "local" => kiln_oci::platform::default_for_host(),
-            _ => Platform::parse(text)
-                .map_err(|error| Error::user(format!("invalid platform {text:?}")).because(error))?,
+            _ => Platform::parse(text).map_err(|error| Error::user(error.to_string()))?,
         };
         let platform = platform.normalized();
         if !found.contains(&platform) {

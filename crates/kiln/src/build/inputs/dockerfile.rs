@@ -30,15 +30,12 @@ pub fn check(dir: &Path, name: &str, shown: &str) -> Result<()> {
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::user(format!(
-                "failed to read dockerfile: open {}: no such file or directory",
-                path.display()
+                "failed to read dockerfile: open {shown}: no such file or directory"
             ))
             .hint("name it with --file, which is relative to the current directory"));
         }
         Err(error) => {
-            return Err(
-                Error::user(format!("failed to read dockerfile: open {}", path.display())).because(error)
-            );
+            return Err(Error::user(format!("failed to read dockerfile: open {shown}")).because(error));
         }
     }
     let policy = dir.join(format!("{name}.rego"));
