@@ -56,6 +56,7 @@ pub struct Meta {
 
 impl Meta {
     /// From `stat`'s answer.
+    #[allow(clippy::unnecessary_cast, reason = "these fields' types differ from one processor to the next")]
     pub fn from_stat(stat: &Stat) -> Self {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => FileKind::Dir,

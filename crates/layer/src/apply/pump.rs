@@ -85,13 +85,13 @@ pub(super) struct Plain<'a, R: Read> {
 }
 
 enum From<R: Read> {
-    Here(Inflate<R>),
+    Here(Box<Inflate<R>>),
     Thread(Receiver<Result<Bytes>>),
 }
 
 impl<'a, R: Read> Plain<'a, R> {
     pub(super) fn here(inflate: Inflate<R>, bytes_max: u64, cancel: Option<&'a Arc<AtomicBool>>) -> Self {
-        Self { from: From::Here(inflate), hasher: Hasher::sha256(), bytes: 0, bytes_max, cancel }
+        Self { from: From::Here(Box::new(inflate)), hasher: Hasher::sha256(), bytes: 0, bytes_max, cancel }
     }
 
     pub(super) fn threaded(

@@ -58,6 +58,14 @@ pub(super) struct Tree<'a> {
     links: Vec<(PathBuf, PathBuf)>,
 }
 
+/// What leans on lower layers.
+pub(super) struct Open {
+    /// Directories that were only mentioned as parents.
+    pub implied: Vec<PathBuf>,
+    /// Hard links and their targets.
+    pub links: Vec<(PathBuf, PathBuf)>,
+}
+
 /// What a path in the layer is.
 enum Look {
     Nothing,
@@ -197,7 +205,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Finishes: gives directories their attributes, and says what leans on lower layers.
-    pub(super) fn finish(mut self) -> Result<(Vec<PathBuf>, Vec<(PathBuf, PathBuf)>)> {
+    pub(super) fn finish(mut self) -> Result<Open> {
         self.barrier()?;
         let mut implied = Vec::new();
         // Deepest first: a directory's own mode may close it.
@@ -216,7 +224,7 @@ impl<'a> Tree<'a> {
             }
         }
         implied.reverse();
-        Ok((implied, self.links))
+        Ok(Open { implied, links: self.links })
     }
 
     pub(super) fn barrier(&mut self) -> Result<()> {

@@ -109,11 +109,11 @@ fn entries<'a, R: Read>(
             }
         }
     }
-    let (implied, links) = tree.finish()?;
+    let open = tree.finish()?;
     let mut leans = Vec::new();
     if lower.is_none() {
-        leans.extend(implied.into_iter().map(Lean::Parent));
-        leans.extend(links.into_iter().map(|(path, target)| Lean::Link { path, target }));
+        leans.extend(open.implied.into_iter().map(Lean::Parent));
+        leans.extend(open.links.into_iter().map(|(path, target)| Lean::Link { path, target }));
     }
     Ok((archive.drain()?, leans))
 }

@@ -240,7 +240,8 @@ impl Store {
 
 fn needs_settling(leans: &[Lean], base: &Ref) -> bool {
     // With nothing below, implied parents are what they are.
-    !leans.is_empty() && !(base.is_scratch() && leans.iter().all(|lean| matches!(lean, Lean::Parent(_))))
+    let settled = |lean: &Lean| base.is_scratch() && matches!(lean, Lean::Parent(_));
+    !leans.iter().all(settled)
 }
 
 /// What an archive must turn out to be.

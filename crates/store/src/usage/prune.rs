@@ -186,7 +186,7 @@ impl<'a> Pruning<'a> {
         Ok(())
     }
 
-    /// The least valuable first, until less than `keep` bytes are left.
+    /// The least valuable first, until no more than `keep` bytes are left.
     fn remove_until(
         &mut self,
         mut total: i64,
@@ -200,7 +200,7 @@ impl<'a> Pruning<'a> {
             sort_by_value(&mut going);
             let mut any = false;
             for row in going {
-                if total < keep {
+                if total <= keep {
                     return Ok(());
                 }
                 if self.remove(&row, removed)? {
@@ -217,11 +217,8 @@ impl<'a> Pruning<'a> {
 }
 
 /// Sorts by last use and number of uses, both as their rank among all, added up.
-fn sort_by_value(rows: &mut Vec<Row>) {
-    fn ranks<K: Ord + Copy>(keys: &[K]) -> (HashMap<K, f64>, f64)
-    where
-        K: std::hash::Hash,
-    {
+fn sort_by_value(rows: &mut [Row]) {
+    fn ranks<K: Ord + Copy + std::hash::Hash>(keys: &[K]) -> (HashMap<K, f64>, f64) {
         let mut sorted = keys.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
