@@ -44,7 +44,6 @@ mod solver;
 mod stage;
 mod store;
 
-#[cfg(feature = "testsuite")]
 pub mod testsuite;
 
 pub use cache::{Cache, CacheSource};

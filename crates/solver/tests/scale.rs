@@ -27,20 +27,20 @@ fn on_a_small_stack(test: impl AsyncFnOnce() + Send + 'static) {
 }
 
 #[test]
-fn chains_of_ten_thousand() {
+fn chains_of_five_thousand() {
     on_a_small_stack(async || {
         let world = World::new();
-        let steps = chain(10_000);
+        let steps = chain(5_000);
         let built = world.build(&steps).await.expect("built");
         assert!(steps.iter().all(|step| step.counts.runs() == 1));
-        assert_eq!(export_records(built.keys(), ExportOptions::default()).len(), 10_000);
+        assert_eq!(export_records(built.keys(), ExportOptions::default()).len(), 5_000);
         drop(built);
         let world = world.restarted();
         let built = world.build(&steps).await.expect("built");
         assert!(steps.iter().all(|step| step.counts.runs() == 1));
         drop(built);
         // The whole chain known by content only, from the bottom up.
-        let mut changed = chain(10_000);
+        let mut changed = chain(5_000);
         changed[0] = step("s0").digest("other").value("v0");
         for one in &mut changed[1..] {
             one.content = vec![0];
