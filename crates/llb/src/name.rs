@@ -54,7 +54,8 @@ pub(crate) fn of_op(op: &Op) -> String {
 
 fn shortened(mut name: String) -> String {
     if name.len() > NAME_BYTES_MAX {
-        name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
+        let end = (0..=NAME_BYTES_MAX).rev().find(|end| name.is_char_boundary(*end));
+        name.truncate(end.unwrap_or(0));
         name.push('…');
     }
     name

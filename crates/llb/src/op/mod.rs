@@ -22,6 +22,7 @@ use crate::Error;
 const NONE: i64 = -1;
 
 /// What a vertex does.
+#[allow(clippy::large_enum_variant, reason = "vertices are few and mostly of the large kind")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
     /// Brings in files from outside.

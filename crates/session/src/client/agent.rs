@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::agent_filter;
 use crate::keys;
 use crate::socket;
 use crate::tunnel::{QUEUE_MESSAGES, Tunnel};
@@ -20,8 +21,10 @@ use crate::tunnel::{QUEUE_MESSAGES, Tunnel};
 /// Where an agent answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentSource {
-    /// A socket that speaks the agent's protocol, or any other protocol that is passed on as it is.
+    /// An agent's socket, for listing keys and signing only.
     Socket(PathBuf),
+    /// A socket of any protocol, passed on as it is.
+    Raw(PathBuf),
 }
 
 /// One agent under the id that `RUN --mount=type=ssh,id=…` names.
@@ -65,12 +68,23 @@ impl Ssh for Service {
         request: Request<Streaming<BytesMessage>>,
     ) -> Result<Response<Messages>, Status> {
         let id = request.metadata().get(keys::SSH_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-        let AgentSource::Socket(path) = self.find(id)?;
+        let source = self.find(id)?.clone();
+        let (AgentSource::Socket(path) | AgentSource::Raw(path)) = &source;
         let stream = UnixStream::connect(path).await.map_err(|error| {
             Status::unavailable(format!("cannot reach the ssh agent at {}: {error}", path.display()))
         })?;
         let (send, receive) = mpsc::channel(QUEUE_MESSAGES);
-        tokio::spawn(socket::join(stream, Tunnel::new(request.into_inner(), send)));
+        let build = Tunnel::new(request.into_inner(), send);
+        tokio::spawn(async move {
+            match source {
+                AgentSource::Raw(_) => socket::join(stream, build).await,
+                AgentSource::Socket(_) => {
+                    if let Err(error) = agent_filter::pass(build, stream).await {
+                        tracing::debug!(%error, "a forwarded agent broke");
+                    }
+                }
+            }
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(receive).map(Ok))))
     }
 }

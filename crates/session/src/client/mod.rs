@@ -1,6 +1,7 @@
 //! The client's end: a gRPC server inside the tunnel, with the services that this build needs and no others.
 
 mod agent;
+mod agent_filter;
 mod auth;
 mod content;
 mod error;
@@ -11,7 +12,7 @@ mod targets;
 mod upload;
 
 pub use agent::{AgentSource, AgentSpec};
-pub use auth::CredentialSource;
+pub use auth::{CredentialSource, TokenSeed};
 pub use content::LayoutStore;
 pub use error::Error;
 pub use exporter::{ChosenExporter, ExporterChoice};
@@ -119,7 +120,12 @@ impl Session {
 
     /// Answers for credentials.
     pub fn credentials(&mut self, source: Arc<dyn CredentialSource>) {
-        self.add(AuthServer::new(auth::Service(source)), &["Credentials"]);
+        let methods: &[&str] = if source.fetches_tokens() {
+            &["Credentials", "FetchToken", "GetTokenAuthority", "VerifyTokenAuthority"]
+        } else {
+            &["Credentials"]
+        };
+        self.add(AuthServer::new(auth::Service(source)), methods);
     }
 
     /// Forwards ssh agents.

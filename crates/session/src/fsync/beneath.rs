@@ -179,8 +179,9 @@ impl Beneath {
     pub(super) fn create(&self, path: &str, permissions: u32) -> Result<OwnedFd, SyncError> {
         let (dir, name) = self.parent(path)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        fs::openat(&*dir, name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|error| file_error("create", path, error))
+        // With the right permissions at once there is mostly nothing to change afterwards.
+        let mode = Mode::from_raw_mode(permissions) | Mode::RUSR | Mode::WUSR;
+        fs::openat(&*dir, name, flags, mode).map_err(|error| file_error("create", path, error))
     }
 
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), SyncError> {
