@@ -1,4 +1,5 @@
 //! Times a step of `true`, from the call to its return, for each runtime that is given: `step_time ROOTFS [crun|runc PATH]…`.
+//! With `bind` for ROOTFS's first letters, as in `bind:/rootfs`, the root is no overlay.
 
 use std::time::Instant;
 
@@ -15,7 +16,9 @@ fn main() {
 
 async fn run() {
     let mut args = std::env::args().skip(1);
-    let root: std::path::PathBuf = args.next().expect("a root file system with /bin/true").into();
+    let root = args.next().expect("a root file system with /bin/true");
+    let (root, bind) = root.strip_prefix("bind:").map_or((root.as_str(), false), |root| (root, true));
+    let root = std::path::PathBuf::from(root);
     let mut runtimes = vec![("embedded".to_owned(), Runtime::Embedded)];
     while let Some(name) = args.next() {
         let path = args.next().expect("a path").into();
@@ -47,7 +50,14 @@ async fn run() {
                         ..Process::default()
                     },
                     hostname: String::new(),
-                    rootfs: RootMount { source: MountSource::Overlay(overlay), readonly: false },
+                    rootfs: RootMount {
+                        source: if bind {
+                            MountSource::Bind(BindMount { path: root.clone(), recursive: false })
+                        } else {
+                            MountSource::Overlay(overlay)
+                        },
+                        readonly: false,
+                    },
                     mounts: Vec::new(),
                     network,
                     security: SecurityMode::Sandbox,

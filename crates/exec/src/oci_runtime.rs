@@ -188,7 +188,8 @@ fn join_cgroups(command: &mut Command, cgroup: &crate::cgroup::StepCgroup) -> Re
     Ok(())
 }
 
-/// The emulator becomes the process, told the name and then the program and arguments of what was it.
+/// The emulator becomes the process, told the program and its arguments. The program has to be named by its path: nobody
+/// searches `PATH` for it inside.
 fn put_in_front(spec: &mut oci_spec::runtime::Spec) {
     let Some(mut process) = spec.process().clone() else { return };
     let args = process.args().clone().unwrap_or_default();

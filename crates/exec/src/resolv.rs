@@ -15,11 +15,33 @@ const FALLBACK: [&str; 4] = ["8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct ResolvConf {
-    nameservers: Vec<IpAddr>,
+    nameservers: Vec<Nameserver>,
     search: Vec<String>,
     options: Vec<String>,
     /// Lines of other kinds, kept as they are.
     other: Vec<String>,
+}
+
+/// An address, with the zone that a link-local one may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Nameserver {
+    ip: IpAddr,
+    zone: Option<String>,
+}
+
+impl From<IpAddr> for Nameserver {
+    fn from(ip: IpAddr) -> Self {
+        Self { ip, zone: None }
+    }
+}
+
+impl std::fmt::Display for Nameserver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.zone {
+            Some(zone) => write!(f, "{}%{zone}", self.ip),
+            None => write!(f, "{}", self.ip),
+        }
+    }
 }
 
 /// Text of the file for a step.
@@ -36,7 +58,7 @@ pub fn text(dns: &Dns, network: NetMode) -> String {
 fn adapt(mut conf: ResolvConf, dns: &Dns, network: NetMode) -> ResolvConf {
     let overridden = !dns.nameservers.is_empty();
     if overridden {
-        conf.nameservers = dns.nameservers.clone();
+        conf.nameservers = dns.nameservers.iter().copied().map(Nameserver::from).collect();
     }
     if !dns.search_domains.is_empty() {
         conf.search = dns.search_domains.iter().filter(|s| *s != ".").cloned().collect();
@@ -46,9 +68,10 @@ fn adapt(mut conf: ResolvConf, dns: &Dns, network: NetMode) -> ResolvConf {
     }
     // A loopback server of the host is out of reach in another network namespace.
     if !overridden && (network != NetMode::Host || conf.nameservers.is_empty()) {
-        conf.nameservers.retain(|ip| !ip.is_loopback());
+        conf.nameservers.retain(|server| !server.ip.is_loopback());
         if conf.nameservers.is_empty() {
-            conf.nameservers = FALLBACK.iter().map(|ip| ip.parse().expect("a literal address")).collect();
+            let fallback = FALLBACK.iter().map(|ip| ip.parse::<IpAddr>().expect("a literal address"));
+            conf.nameservers = fallback.map(Nameserver::from).collect();
         }
     }
     conf
@@ -75,9 +98,12 @@ fn parse(text: &str) -> ResolvConf {
     conf
 }
 
-/// An address; the zone of a link-local one means nothing in another namespace and is dropped.
-fn parse_ip(text: &str) -> Option<IpAddr> {
-    text.split('%').next()?.parse().ok()
+fn parse_ip(text: &str) -> Option<Nameserver> {
+    let (ip, zone) = match text.split_once('%') {
+        Some((ip, zone)) => (ip, Some(zone.to_owned())),
+        None => (text, None),
+    };
+    Some(Nameserver { ip: ip.parse().ok()?, zone })
 }
 
 fn render(conf: ResolvConf) -> String {

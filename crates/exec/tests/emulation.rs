@@ -86,8 +86,7 @@ async fn a_foreign_busybox_works() {
     cancel.cancel();
     assert!(run.await.unwrap().is_err());
     // In front of the process, as on kernels without a binfmt_misc for us, the process alone is emulated.
-    let Some(runc) =
-        ["/usr/bin/crun", "/usr/sbin/runc"].iter().map(PathBuf::from).filter(|p| p.exists()).next_back()
+    let Some(runc) = ["/usr/bin/crun", "/usr/sbin/runc"].iter().map(PathBuf::from).rfind(|p| p.exists())
     else {
         return;
     };

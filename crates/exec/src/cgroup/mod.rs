@@ -10,7 +10,7 @@
 mod devices;
 mod hierarchy;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,6 +37,8 @@ pub struct Cgroups {
     parents_file: PathBuf,
     /// Directories above steps that are ready, and whether their device program is in place.
     ready: Mutex<HashMap<PathBuf, bool>>,
+    /// Groups that were used, as paths in every hierarchy.
+    used: Mutex<BTreeSet<String>>,
 }
 
 /// The cgroup of one step. Dropping it removes it in the background; [`StepCgroup::remove`] waits.
@@ -56,7 +58,8 @@ impl Cgroups {
             instance: instance_name(state_dir),
             default_parent: default_parent.to_owned(),
             parents_file: state_dir.join("cgroup-parents"),
-            ready: Mutex::new(HashMap::new()),
+            ready: Mutex::default(),
+            used: Mutex::default(),
         };
         cgroups.sweep();
         Arc::new(cgroups)
@@ -93,6 +96,7 @@ impl Cgroups {
         if custom {
             self.remember_parent(parent);
         }
+        self.used.lock().unwrap_or_else(|e| e.into_inner()).insert(group.clone());
         let mut cgroup = StepCgroup { unified: None, old: Vec::new(), removed: false };
         let mut devices_restricted = insecure;
         if let Some(unified) = self.hierarchies.unified() {
@@ -170,6 +174,23 @@ impl Cgroups {
             let path = format!("{}/kiln/{}", hierarchy::clean_parent(parent), self.instance);
             for root in self.hierarchies.roots() {
                 remove_tree(&root.join(path.trim_start_matches('/')));
+            }
+        }
+    }
+}
+
+impl Drop for Cgroups {
+    /// Leaves no empty directories; one that another daemon uses is not empty.
+    fn drop(&mut self) {
+        for group in self.used.get_mut().unwrap_or_else(|e| e.into_inner()).iter() {
+            for root in self.hierarchies.roots() {
+                let path = root.join(group.trim_start_matches('/'));
+                // The group, the instance and `kiln`.
+                for dir in path.ancestors().take(3) {
+                    if fs::remove_dir(dir).is_err() && dir.exists() {
+                        break;
+                    }
+                }
             }
         }
     }

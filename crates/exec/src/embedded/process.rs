@@ -248,7 +248,11 @@ fn program(process: &ProcessPlan) -> Result<Infallible, InitError> {
             .collect::<Result<Vec<_>, _>>()
             .map_err(to("pass a zero byte"))
     };
-    let error = sys::execve(&c_strings(&[path.clone()])?[0], &c_strings(&args)?, &c_strings(&process.env)?);
+    let error = sys::execve(
+        &c_strings(std::slice::from_ref(&path))?[0],
+        &c_strings(&args)?,
+        &c_strings(&process.env)?,
+    );
     Err(InitError::Exec { message: format!("exec {path}: {}", go(&error)) })
 }
 

@@ -237,7 +237,7 @@ mod tests {
 
     /// Runs a filter as the kernel would.
     fn run(program: &Program, arch: u32, number: u32, args: &[u64]) -> u32 {
-        let mut data = vec![0u8; 64];
+        let mut data = [0u8; 64];
         data[0..4].copy_from_slice(&number.to_ne_bytes());
         data[4..8].copy_from_slice(&arch.to_ne_bytes());
         for (i, arg) in args.iter().enumerate() {
