@@ -2,6 +2,7 @@
 
 mod cache;
 mod call;
+mod fetch;
 mod git;
 mod inputs;
 mod oci_index;

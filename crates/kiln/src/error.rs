@@ -162,7 +162,11 @@ impl fmt::Display for Error {
         let mut said = self.message.clone();
         let mut next: Option<&dyn std::error::Error> = self.source.as_deref().map(|source| source as _);
         while let Some(error) = next {
-            let text = plain(error.to_string());
+            let text = match error.downcast_ref::<tonic::Status>() {
+                // Its own text repeats the message beside a code, which says nothing to people.
+                Some(status) => status.message().to_owned(),
+                None => plain(error.to_string()),
+            };
             if !text.is_empty() && !said.ends_with(&text) {
                 write!(f, ": {text}")?;
                 said = text;

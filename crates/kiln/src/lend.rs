@@ -18,6 +18,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::flags::{Secret, SecretSource, SshAgent};
 use crate::load::Loading;
 use crate::settings::Settings;
+use crate::ssh::{self, Agent};
 
 /// A secret that is longer is none (BuildKit's limit).
 const SECRET_BYTES_MAX: u64 = 500 * 1024;
@@ -29,7 +30,7 @@ pub struct Lent {
     targets: Vec<(u32, SessionTarget)>,
     files: Vec<FileSink>,
     secrets: Option<Arc<Secrets>>,
-    agents: Vec<AgentSpec>,
+    agents: Vec<Agent>,
     uploads: Option<Arc<UploadSource>>,
     credentials: Arc<Logins>,
 }
@@ -133,7 +134,11 @@ impl Lent {
             session.secrets(secrets.clone());
         }
         if !self.agents.is_empty() {
-            session.agents(std::mem::take(&mut self.agents));
+            let spec = |agent: &Agent| AgentSpec {
+                id: agent.id.clone(),
+                source: AgentSource::Socket(agent.socket.clone()),
+            };
+            session.agents(self.agents.iter().map(spec).collect());
         }
         if let Some(uploads) = &self.uploads {
             session.uploads(uploads.clone());
@@ -150,32 +155,12 @@ fn file_target<W: Write + Send + 'static>(open: impl Fn() -> W + Send + Sync + '
     SessionTarget::File(Box::new(move |_| Ok(Some(Box::new(open()) as Box<dyn Write + Send>))))
 }
 
-fn agents(options: &Options, settings: &Settings) -> Result<Vec<AgentSpec>> {
+fn agents(options: &Options, settings: &Settings) -> Result<Vec<Agent>> {
     let mut wanted = options.ssh.clone();
     if wanted.is_empty() && crate::build::is_git_ssh(&options.context) {
         wanted.push(SshAgent { id: "default".to_owned(), paths: Vec::new() });
     }
-    wanted
-        .into_iter()
-        .map(|agent| Ok(AgentSpec { source: agent_source(&agent, settings)?, id: agent.id }))
-        .collect()
-}
-
-fn agent_source(agent: &SshAgent, settings: &Settings) -> Result<AgentSource> {
-    use std::os::unix::fs::FileTypeExt as _;
-    let path = match &agent.paths[..] {
-        [] => settings.var("SSH_AUTH_SOCK").map(PathBuf::from).ok_or_else(|| {
-            Error::user(format!("invalid empty ssh agent socket for {:?}", agent.id))
-                .hint("start an agent so that SSH_AUTH_SOCK is set, or name a socket: --ssh default=PATH")
-        })?,
-        [path] => PathBuf::from(path),
-        _ => return Err(Error::not_yet("--ssh with key files")),
-    };
-    let found = std::fs::metadata(&path).when(format!("use the ssh agent `{}`", path.display()))?;
-    if found.file_type().is_socket() {
-        return Ok(AgentSource::Socket(path));
-    }
-    Err(Error::not_yet("--ssh with key files").hint("add the key to an agent: ssh-add KEY"))
+    wanted.iter().map(|wanted| ssh::agent(wanted, settings)).collect()
 }
 
 /// The user's logins, for a session.

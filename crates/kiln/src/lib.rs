@@ -27,3 +27,4 @@ pub mod program;
 mod random;
 pub mod reference;
 pub mod settings;
+mod ssh;

@@ -41,10 +41,12 @@ pub struct Inputs {
     pub upload: Option<Body>,
     /// Equal for builds of one folder.
     pub shared_key: String,
+    /// The Dockerfile is there; [`Inputs::keep_dockerfile`] gets its text before the build.
+    pub dockerfile_url: Option<String>,
     /// The Dockerfile's name as the user gave it: warnings and errors name that one.
     pub dockerfile_shown: String,
     /// Gone when the build is.
-    _temporary: Vec<TempDir>,
+    temporary: Vec<TempDir>,
 }
 
 impl std::fmt::Debug for Inputs {
@@ -56,6 +58,18 @@ impl std::fmt::Debug for Inputs {
     }
 }
 
+impl Inputs {
+    /// Takes the text of a Dockerfile that is not a file of this machine.
+    pub fn keep_dockerfile(&mut self, text: &[u8], settings: &Settings) -> Result<()> {
+        let dir = temporary(settings)?;
+        std::fs::write(dir.path().join("Dockerfile"), text).when("keep the Dockerfile")?;
+        self.locals.insert("dockerfile".to_owned(), dir.path().to_owned());
+        self.attrs.insert("dockerfilekey".to_owned(), "dockerfile".to_owned());
+        self.temporary.push(dir);
+        Ok(())
+    }
+}
+
 /// Finds the files. `stdin` is read only where a flag says so.
 pub fn inputs(options: &Options, settings: &Settings, stdin: impl FnOnce() -> Body) -> Result<Inputs> {
     let mut found = Inputs::default();
@@ -64,6 +78,11 @@ pub fn inputs(options: &Options, settings: &Settings, stdin: impl FnOnce() -> Bo
     let mut dockerfile_dir = None;
     let mut dockerfile_text = None;
     let mut name = file.to_owned();
+    let is_url = remote::is_http(file);
+    if is_url {
+        found.dockerfile_url = Some(file.to_owned());
+        name.clear();
+    }
     let context = options.context.as_str();
     let directory = Path::new(context);
 
@@ -89,13 +108,14 @@ pub fn inputs(options: &Options, settings: &Settings, stdin: impl FnOnce() -> Bo
             dockerfile_text = Some(peeked.read_dockerfile()?);
             let empty = temporary(settings)?;
             found.locals.insert("context".to_owned(), empty.path().to_owned());
-            found._temporary.push(empty);
+            found.temporary.push(empty);
         }
     } else if directory.is_dir() {
         found.locals.insert("context".to_owned(), directory.to_owned());
         found.shared_key = shared_key(directory, settings);
         match file {
             "-" => dockerfile_text = Some(Peeked::new(stdin())?.read_dockerfile()?),
+            _ if is_url => {}
             "" => dockerfile_dir = Some(directory.to_owned()),
             _ => (dockerfile_dir, name) = split(file)?,
         }
@@ -122,13 +142,8 @@ pub fn inputs(options: &Options, settings: &Settings, stdin: impl FnOnce() -> Bo
         _ => file.to_owned(),
     };
     if let Some(text) = dockerfile_text {
-        let dir = temporary(settings)?;
-        std::fs::write(dir.path().join("Dockerfile"), text)
-            .when("keep the Dockerfile from standard input")?;
-        dockerfile_dir = Some(dir.path().to_owned());
-        found._temporary.push(dir);
-        name = "Dockerfile".to_owned();
-        found.attrs.insert("dockerfilekey".to_owned(), "dockerfile".to_owned());
+        found.keep_dockerfile(&text, settings)?;
+        name.clear();
     }
     if name.is_empty() {
         name = "Dockerfile".to_owned();

@@ -139,9 +139,6 @@ fn refuse_later(args: &BuildArgs, settings: &Settings) -> Result<()> {
     if settings.var("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY").is_some() {
         return Err(Error::not_yet("a source policy (EXPERIMENTAL_BUILDKIT_SOURCE_POLICY)"));
     }
-    if args.file.starts_with("http://") || args.file.starts_with("https://") {
-        return Err(Error::not_yet("a Dockerfile from a URL (--file)"));
-    }
     Ok(())
 }
 
@@ -219,13 +216,12 @@ pub mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        let wrong: [&[&str]; 6] = [
+        let wrong: [&[&str]; 5] = [
             &["--no-cache", "--no-cache-filter", "a", "."],
             &["--iidfile", "x", "-o", "dir", "."],
             &["--network", "bridge", "."],
             &["--progress", "fancy", "."],
             &["--policy", "x", "."],
-            &["-f", "https://x.test/Dockerfile", "."],
         ];
         for line in wrong {
             assert!(parse(line, &[]).is_err(), "{line:?}");

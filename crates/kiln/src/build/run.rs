@@ -14,7 +14,7 @@ use super::outcome::{self, Response};
 use super::outputs::{self, EngineState, Export, Surroundings, Target};
 use super::request::{self, Facts, Parts};
 use super::solve::{self, Failure, Solved};
-use super::{call, git, oci_index};
+use super::{call, fetch, git, oci_index};
 use crate::builder::{self, Builder, Choice};
 use crate::cli::BuildArgs;
 use crate::docker::config::Config;
@@ -87,6 +87,13 @@ impl Job<'_> {
         interrupt: &mut Interrupt,
     ) -> Result<()> {
         let options = self.options;
+        if let Some(url) = &inputs.dockerfile_url {
+            let text = tokio::select! {
+                text = fetch::dockerfile(&builder.client, url) => text?,
+                () = interrupt.requested() => return Err(Error::canceled()),
+            };
+            inputs.keep_dockerfile(&text, self.settings)?;
+        }
         let engine = self.find_engine().await?;
         let around = Surroundings {
             embedded: builder.is_embedded(),

@@ -18,7 +18,7 @@ pub fn is_git_ssh(place: &str) -> bool {
     place.starts_with("ssh://") || scp_host(place).is_some()
 }
 
-fn is_http(place: &str) -> bool {
+pub fn is_http(place: &str) -> bool {
     place.starts_with("http://") || place.starts_with("https://")
 }
 

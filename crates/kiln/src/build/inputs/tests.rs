@@ -69,6 +69,17 @@ fn standard_input_is_dockerfile_or_context() {
 }
 
 #[test]
+fn a_dockerfile_may_come_later() {
+    let dir = folder();
+    let mut found = find(&["-f", "https://x.test/D", dir.path().to_str().unwrap()], b"", dir.path()).unwrap();
+    assert_eq!(found.dockerfile_url.as_deref(), Some("https://x.test/D"));
+    assert!(!found.locals.contains_key("dockerfile"));
+    found.keep_dockerfile(b"FROM z\n", &settings(&[])).unwrap();
+    assert_eq!(std::fs::read(found.locals["dockerfile"].join("Dockerfile")).unwrap(), b"FROM z\n");
+    assert_eq!(found.attrs["filename"], "Dockerfile");
+}
+
+#[test]
 fn remote_contexts_go_to_the_daemon() {
     let dir = folder();
     let found = find(&["-f", "sub/Dockerfile", "https://x.test/r.git?ref=v1"], b"", dir.path()).unwrap();
