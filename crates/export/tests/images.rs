@@ -134,8 +134,11 @@ async fn pushes_platforms_with_attestations() {
         ("annotation-index.k", "v"),
         ("annotation-manifest[linux/arm64].only", "arm"),
     ];
-    world.export("image", &source, &attrs).await.unwrap();
-    run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{sister}@{digest}")]);
+    let second = world.export("image", &source, &attrs).await.unwrap();
+    // Its attestations name another image.
+    let second = &second.response["containerimage.digest"];
+    assert_ne!(second, digest);
+    run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{sister}@{second}")]);
     let tags = program("skopeo")
         .args(["list-tags", "--tls-verify=false", &format!("docker://{sister}")])
         .output()

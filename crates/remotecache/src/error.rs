@@ -34,6 +34,12 @@ pub enum CacheError {
     /// A manifest which is no cache's.
     #[error("invalid cache manifest: {0}")]
     Manifest(String),
+    /// A registry does not do what it should.
+    #[error(transparent)]
+    Registry(#[from] Box<kiln_registry::RegistryError>),
+    /// The client does not do what it should.
+    #[error(transparent)]
+    Session(#[from] kiln_session::daemon::Error),
     /// Something below failed.
     #[error("{what}: {source}")]
     Failed {
@@ -42,4 +48,10 @@ pub enum CacheError {
         /// Why.
         source: Cause,
     },
+}
+
+impl CacheError {
+    pub(crate) fn failed(what: impl Into<String>, source: impl Into<Cause>) -> Self {
+        Self::Failed { what: what.into(), source: source.into() }
+    }
 }

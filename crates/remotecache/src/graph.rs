@@ -67,6 +67,29 @@ pub enum LayerList {
 }
 
 impl CacheGraph {
+    /// Puts another graph beside this one.
+    pub fn append(&mut self, other: CacheGraph) {
+        let (layers, records) = (self.layers.len(), self.records.len());
+        self.layers.extend(
+            other
+                .layers
+                .into_iter()
+                .map(|layer| GraphLayer { parent: layer.parent.map(|parent| parent + layers), ..layer }),
+        );
+        for mut record in other.records {
+            for way in record.inputs.iter_mut().flatten() {
+                way.record += records;
+            }
+            for result in &mut record.results {
+                match &mut result.layers {
+                    LayerList::Head(head) => *head += layers,
+                    LayerList::Each(each) => each.iter_mut().for_each(|layer| *layer += layers),
+                }
+            }
+            self.records.push(record);
+        }
+    }
+
     /// The blobs of a result, bottom first.
     pub fn blobs(&self, layers: &LayerList) -> Vec<&Descriptor> {
         match layers {

@@ -17,8 +17,8 @@ struct Use {
 /// The keys of a cache. Only read from; what the solver adds goes into its own cache.
 pub struct CacheKeys {
     graph: CacheGraph,
-    /// The place of each key's record.
-    places: HashMap<KeyId, usize>,
+    /// The places of each key's records: a cache may be told in several parts.
+    places: HashMap<KeyId, Vec<usize>>,
     ids: Vec<KeyId>,
     links: HashMap<KeyId, HashMap<Use, Vec<KeyId>>>,
     results: BTreeMap<RecordId, (usize, usize)>,
@@ -44,7 +44,10 @@ impl CacheKeys {
                 results.insert(record_id(place, index), (place, index));
             }
         }
-        let places = ids.iter().cloned().enumerate().map(|(place, id)| (id, place)).collect();
+        let mut places: HashMap<KeyId, Vec<usize>> = HashMap::new();
+        for (place, id) in ids.iter().enumerate() {
+            places.entry(id.clone()).or_default().push(place);
+        }
         Self { graph, places, ids, links, results }
     }
 
@@ -127,11 +130,13 @@ impl KeyStore for CacheKeys {
     }
 
     fn records(&self, key: &KeyId) -> Result<Vec<Record>, StoreError> {
-        let Some(place) = self.places.get(key) else { return Ok(Vec::new()) };
-        let results = self.graph.records[*place].results.iter().enumerate();
-        Ok(results
-            .map(|(index, result)| Record { id: record_id(*place, index), created: result.created.into() })
-            .collect())
+        let mut found = Vec::new();
+        for place in self.places.get(key).into_iter().flatten() {
+            for (index, result) in self.graph.records[*place].results.iter().enumerate() {
+                found.push(Record { id: record_id(*place, index), created: result.created.into() });
+            }
+        }
+        Ok(found)
     }
 
     fn add_record(&self, _key: &KeyId, _record: &Record) -> Result<(), StoreError> {
@@ -149,20 +154,22 @@ impl KeyStore for CacheKeys {
     /// The op's own digest cannot be told from an export, which only has it mixed with its output: the
     /// links name the mix, as output 0.
     fn backlinks(&self, key: &KeyId) -> Result<Vec<Backlink>, StoreError> {
-        let Some(place) = self.places.get(key) else { return Ok(Vec::new()) };
-        let record = &self.graph.records[*place];
-        let links = record.inputs.iter().enumerate().flat_map(|(input, ways)| {
-            ways.iter().map(move |way| Backlink {
-                from: self.ids[way.record].clone(),
-                link: Link {
-                    input,
-                    output: 0,
-                    digest: Digest::new(record.digest.as_str()),
-                    selector: (!way.selector.is_empty()).then(|| Digest::new(way.selector.as_str())),
-                },
-            })
-        });
-        Ok(links.collect())
+        let mut found = Vec::new();
+        for place in self.places.get(key).into_iter().flatten() {
+            let record = &self.graph.records[*place];
+            for (input, ways) in record.inputs.iter().enumerate() {
+                found.extend(ways.iter().map(|way| Backlink {
+                    from: self.ids[way.record].clone(),
+                    link: Link {
+                        input,
+                        output: 0,
+                        digest: Digest::new(record.digest.as_str()),
+                        selector: (!way.selector.is_empty()).then(|| Digest::new(way.selector.as_str())),
+                    },
+                }));
+            }
+        }
+        Ok(found)
     }
 
     fn all_records(&self) -> Result<Vec<RecordId>, StoreError> {

@@ -7,12 +7,23 @@
 
 #![forbid(unsafe_code)]
 
+mod blobs;
+mod collect;
 pub mod document;
 mod error;
 pub mod graph;
+mod import;
 pub mod inline;
 pub mod keys;
 pub mod manifest;
 pub mod options;
+mod provider;
+pub mod report;
+mod send;
 
+pub use blobs::BlobOrigin;
+pub use collect::{Collected, Collector, ResultLayers};
 pub use error::CacheError;
+pub use import::{ImportContext, ImportedCache, import};
+pub use provider::{ClientProvider, RegistryProvider};
+pub use send::{SendContext, cache_vertex_name, send};

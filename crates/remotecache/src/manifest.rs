@@ -65,7 +65,7 @@ pub enum Unwrapped {
     /// An image, which may have a cache inside.
     Image(Box<Manifest>),
     /// Several images.
-    Images(Index),
+    Images(Box<Index>),
 }
 
 /// Looks at a manifest's bytes.
@@ -81,7 +81,7 @@ pub fn unwrap(bytes: &[u8]) -> Result<Unwrapped, CacheError> {
                 let blobs = index.manifests.into_iter().filter(|entry| !is_config(entry)).collect();
                 Unwrapped::Cache { config: Box::new(config), blobs: by_digest(blobs) }
             }
-            None => Unwrapped::Images(index),
+            None => Unwrapped::Images(Box::new(index)),
         });
     }
     let manifest: Manifest = serde_json::from_slice(bytes)?;

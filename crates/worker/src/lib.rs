@@ -46,6 +46,7 @@ pub use ops::UnsafeContentCache;
 pub use source::{
     BlobId, GitError, GitId, GitMetadata, GitSettings, HttpError, HttpId, HttpMetadata, Identifier,
     IdentifierError, ImageError, ImageId, LocalId, OciLayoutId, RepositoryError, ResolveMode, SourcePin,
+    note_repository, repository_of,
 };
 pub use source_meta::{ImageMeta, MetaRequest, SourceMeta};
 pub use steplog::StepLogLimits;

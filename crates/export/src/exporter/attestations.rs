@@ -6,13 +6,13 @@ use kiln_store::Ref;
 use std::io::Read;
 use std::path::Path;
 
-use super::report::Downloads;
 use super::{ExportBuild, Exporters, store_failed};
 use crate::error::ExportError;
 use crate::image::attest::{
     ATTESTATION_BYTES_MAX, SBOM_CORE_KEY, bundled_subjects, check_not_provenance, parse_bundled,
 };
 use crate::source::{Attestation, AttestationContent, AttestationKind, Subject};
+use kiln_remotecache::report::Downloads;
 
 /// An attestation, read.
 pub(super) struct ReadAttestation {

@@ -202,7 +202,8 @@ impl Writer<'_> {
                     .reporter
                     .step(format!("rewriting layers with source-date-epoch {seconds} ({epoch})"))
             });
-            let found = layers(&self.exporters.store, reference, wish, step.reporter()).await?;
+            let found =
+                layers(&self.exporters.store, reference, wish, &self.build.registry, step.reporter()).await?;
             drop(rewriting);
             Ok((platform.id.clone(), found))
         });

@@ -7,7 +7,6 @@ use kiln_layer::union::Union;
 use kiln_oci::{Digest, Timestamp, gojson};
 use kiln_store::Ref;
 
-use super::report::Downloads;
 use super::tree::{ExtraFile, Part, Tree};
 use super::{ExportBuild, Exporters, attestations, store_failed};
 use crate::attrs::{Attrs, parse_bool};
@@ -15,6 +14,7 @@ use crate::epoch::EpochOption;
 use crate::error::ExportError;
 use crate::image::attest::{StatementSubject, statement, without_inline_only};
 use crate::source::{PLATFORMS_KEY, PlatformRef, Source};
+use kiln_remotecache::report::Downloads;
 
 /// Options of exporters that give out files.
 #[derive(Clone, Debug, Default)]

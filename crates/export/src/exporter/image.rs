@@ -10,12 +10,12 @@ use kiln_store::Ref;
 
 use super::commit::{CommitKind, Committed, commit};
 use super::push::{PendingPush, PushTarget};
-use super::report::Downloads;
 use super::{ExportBuild, Exported, Exporters, store_failed};
 use crate::attrs::{Attrs, parse_bool};
 use crate::error::ExportError;
 use crate::image::ImageOptions;
 use crate::source::{IMAGE_NAME_KEY, Source};
+use kiln_remotecache::report::Downloads;
 
 /// Keys of what the client is told.
 const DIGEST_KEY: &str = "containerimage.digest";

@@ -1,14 +1,18 @@
 //! The layers of results as blobs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::future::try_join_all;
-use kiln_layer::compress::CompressOptions;
 use kiln_oci::{Descriptor, Digest, Reference, Timestamp, annotations, media_type};
-use kiln_store::{Blob, BlobOptions, LayerBlob, LayerHandle, Ref, Store};
+use kiln_registry::RepositoryOptions;
+use kiln_remotecache::RegistryProvider;
+use kiln_store::{Blob, LayerBlob, LayerHandle, Ref, Store};
 
-use super::report::Downloads;
 use super::{Reporter, store_failed};
+use kiln_remotecache::report::Downloads;
+use kiln_worker::repository_of;
+
 use crate::error::ExportError;
 use crate::image::{CompressionOptions, Layer};
 
@@ -42,6 +46,7 @@ pub(super) async fn layers(
     store: &Store,
     reference: &Ref,
     wish: LayerWish<'_>,
+    registry: &kiln_registry::Client,
     reporter: &Reporter,
 ) -> Result<Vec<ExportLayer>, ExportError> {
     let handles = reference.layers();
@@ -51,6 +56,9 @@ pub(super) async fn layers(
         .zip(wish.base)
         .take_while(|(handle, diff_id)| handle.diff_id().as_ref() == Some(diff_id))
         .count();
+    for handle in &handles {
+        attach_provider(store, handle, registry);
+    }
     try_join_all(handles.into_iter().enumerate().map(|(place, handle)| async move {
         let epoch = wish.epoch.filter(|_| place >= inherited).map(Timestamp::unix_seconds);
         layer(store, handle, wish, epoch, reporter).await
@@ -65,13 +73,9 @@ async fn layer(
     epoch: Option<i64>,
     reporter: &Reporter,
 ) -> Result<ExportLayer, ExportError> {
-    let level =
-        wish.compression.level.map(|level| level.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32);
-    let options = BlobOptions {
-        compression: CompressOptions { kind: wish.compression.kind, level },
-        force: wish.compression.force || epoch.is_some(),
-        epoch,
-    };
+    let mut options = wish.compression.blob_options();
+    options.force |= epoch.is_some();
+    options.epoch = epoch;
     let known = store.known_blob(&handle, &options).map_err(store_failed("failed to look up a layer"))?;
     let elsewhere = known.filter(|blob| {
         !options.force && !store.content().has(&blob.descriptor.digest) && handle.has_provider()
@@ -114,6 +118,17 @@ fn descriptor(blob: &LayerBlob, prefer_nondist: bool) -> Descriptor {
     descriptor
 }
 
+/// Says of a lazy layer who can be asked for it now: the build that took note of it may be long over.
+fn attach_provider(store: &Store, layer: &LayerHandle, registry: &kiln_registry::Client) {
+    if !layer.is_lazy() {
+        return;
+    }
+    let Some(origin) = repository_of(store, layer) else { return };
+    if let Ok(repository) = registry.repository(&origin, RepositoryOptions::default()) {
+        layer.attach_provider(Arc::new(RegistryProvider(repository)));
+    }
+}
+
 fn source_key(domain: &str) -> String {
     format!("{}{domain}", annotations::DISTRIBUTION_SOURCE_PREFIX)
 }
@@ -125,9 +140,11 @@ pub(super) fn known_sources(store: &Store, layer: &ExportLayer, target: &Referen
     if let Ok(Some(value)) = store.values().get(&layer.handle, &key) {
         found.extend(String::from_utf8_lossy(&value).split(',').map(str::to_owned));
     }
-    let blobs = store.layer_blobs(&layer.handle).unwrap_or_default();
-    for blob in blobs.iter().filter(|blob| blob.descriptor.digest == layer.layer.descriptor.digest) {
-        found.extend(blob.descriptor.annotation(&key).unwrap_or_default().split(',').map(str::to_owned));
+    // Where it was pulled from.
+    if let Some(origin) =
+        repository_of(store, &layer.handle).filter(|origin| origin.domain() == target.domain())
+    {
+        found.push(origin.path().to_owned());
     }
     found.retain(|repository| !repository.is_empty());
     found.dedup();

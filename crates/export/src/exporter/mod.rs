@@ -8,7 +8,6 @@ mod image;
 mod layers;
 mod local;
 mod push;
-mod report;
 mod send;
 mod tar;
 mod tree;
@@ -23,8 +22,8 @@ use kiln_remotecache::inline::ImageLayer;
 use kiln_session::daemon::{Caller, SessionId, SessionManager};
 use kiln_store::{Blob, Ref, Store};
 
+pub use kiln_remotecache::report::{Reporter, Step, exporter_vertex};
 pub use push::PushTarget;
-pub use report::{Reporter, Step, exporter_vertex};
 
 use crate::attrs::Attrs;
 use crate::error::ExportError;

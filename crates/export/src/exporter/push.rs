@@ -1,22 +1,19 @@
 //! Sending an image to registries.
 
 use std::collections::{BTreeMap, HashSet};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use kiln_oci::{Descriptor, Digest, Reference, media_type};
-use kiln_registry::{
-    BlobSource, BodyStream, FileSource, Observer, RegistryError, Repository, RepositoryOptions,
-};
+use kiln_registry::{Observer, RegistryError, Repository, RepositoryOptions};
+use kiln_remotecache::BlobOrigin;
 use kiln_store::Store;
 
 use super::commit::{Committed, ManifestNode};
 use super::layers::{ExportLayer, known_sources, note_source};
-use super::report::{Downloads, Step};
 use super::{ExportBuild, Exporters, Reporter};
 use crate::error::ExportError;
+use kiln_remotecache::report::Step;
 
 /// Blobs that are looked up or sent at once; the registry client has its own limit on what is sent.
 const BLOBS_AT_ONCE: usize = 8;
@@ -154,7 +151,6 @@ impl Job<'_> {
         reference: &Reference,
         sum: Arc<Sum>,
     ) -> Result<(), ExportError> {
-        let reporter = sum.step.reporter().clone();
         let observer: Arc<dyn Observer> = Arc::new(Part { sum, digest: self.descriptor.digest.clone() });
         match self.what {
             What::Bytes(bytes) => {
@@ -162,7 +158,11 @@ impl Job<'_> {
                 pushed.map_err(registry_failed)?;
             }
             What::Layer(layer) => {
-                let source = LayerSource { store, layer, reporter };
+                let source = BlobOrigin::Layer {
+                    store: store.clone(),
+                    layer: layer.handle.clone(),
+                    descriptor: layer.layer.descriptor.clone(),
+                };
                 let sisters = known_sources(store, layer, reference);
                 let pushed = repository.push_blob(self.descriptor, &source, &sisters, &observer).await;
                 pushed.map_err(registry_failed)?;
@@ -170,28 +170,6 @@ impl Job<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// A layer's blob, fetched first if it is only somewhere else.
-struct LayerSource<'a> {
-    store: &'a Store,
-    layer: &'a ExportLayer,
-    reporter: Reporter,
-}
-
-impl BlobSource for LayerSource<'_> {
-    fn open(&self) -> Pin<Box<dyn Future<Output = std::io::Result<BodyStream>> + Send + '_>> {
-        Box::pin(async move {
-            let descriptor = &self.layer.layer.descriptor;
-            if !self.store.content().has(&descriptor.digest) {
-                let downloads = Downloads(self.reporter.clone());
-                let fetched = self.store.ensure_blob(&self.layer.handle, descriptor, &downloads).await;
-                fetched.map_err(std::io::Error::other)?;
-            }
-            let file = FileSource { path: self.store.content().path(&descriptor.digest) };
-            file.open().await
-        })
     }
 }
 

@@ -1,6 +1,8 @@
 //! What an image exporter is asked for, apart from where the image goes.
 
+use kiln_layer::compress::CompressOptions;
 use kiln_oci::Compression;
+use kiln_store::BlobOptions;
 
 use crate::annotations::AnnotationGroups;
 use crate::attrs::{Attrs, parse_bool, parse_int};
@@ -19,6 +21,13 @@ pub struct CompressionOptions {
 }
 
 impl CompressionOptions {
+    /// As the store wants to be asked for blobs; without an epoch.
+    pub fn blob_options(&self) -> BlobOptions {
+        let level = self.level.map(|level| level.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32);
+        let compression = CompressOptions { kind: self.kind, level };
+        BlobOptions { compression, force: self.force, epoch: None }
+    }
+
     /// Takes the options out of `attrs`; also used by cache exporters.
     pub fn take(attrs: &mut Attrs) -> Result<Self, ExportError> {
         let mut options = Self::default();

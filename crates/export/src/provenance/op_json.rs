@@ -46,7 +46,7 @@ fn object(message: &DynamicMessage) -> Value {
             continue;
         }
         let target = if in_wrapper { &mut wrapped } else { &mut all };
-        target.insert(key(&field, in_wrapper), json(&field, &value));
+        target.insert(key(&field, in_wrapper), json(&value));
     }
     if let Some(wrapper) = wrapper {
         all.insert(wrapper.to_owned(), wrapped.into());
@@ -70,7 +70,7 @@ fn is_empty(field: &FieldDescriptor, value: &Field, message: &DynamicMessage) ->
     }
 }
 
-fn json(field: &FieldDescriptor, value: &Field) -> Value {
+fn json(value: &Field) -> Value {
     match value {
         Field::Bool(value) => (*value).into(),
         Field::I32(value) => (*value).into(),
@@ -83,10 +83,8 @@ fn json(field: &FieldDescriptor, value: &Field) -> Value {
         Field::Bytes(value) => STANDARD.encode(value).into(),
         Field::EnumNumber(value) => (*value).into(),
         Field::Message(value) => object(value),
-        Field::List(values) => values.iter().map(|value| json(field, value)).collect(),
-        Field::Map(values) => {
-            values.iter().map(|(name, value)| (map_key(name), json(field, value))).collect()
-        }
+        Field::List(values) => values.iter().map(json).collect(),
+        Field::Map(values) => values.iter().map(|(name, value)| (map_key(name), json(value))).collect(),
     }
 }
 

@@ -21,6 +21,7 @@ pub use identifier::{
 };
 pub use image::{ImageError, ResolvedImage};
 pub(crate) use origin::can_fetch;
+pub use origin::{note_repository, repository_of};
 
 /// What a source turned out to be, for provenance.
 #[derive(Clone, Debug)]

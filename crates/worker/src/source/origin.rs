@@ -62,8 +62,7 @@ impl Origin {
     /// Notes with a layer where it can be had, for builds to come.
     pub(super) fn note(&self, store: &Store, layer: &LayerHandle) -> Result<(), ImageError> {
         if let Origin::Registry(repository) = self {
-            let name = repository.name().name();
-            store.values().set(layer, REPOSITORY_KEY, name.as_bytes(), None)?;
+            note_repository(store, layer, repository.name())?;
         }
         Ok(())
     }
@@ -156,6 +155,20 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// The repository (`domain/path`) in which a layer's blob is, where that was noted.
+pub fn repository_of(store: &Store, layer: &LayerHandle) -> Option<Reference> {
+    Reference::parse(&noted(store, layer)?).ok()
+}
+
+/// Notes with a layer in which repository its blob is.
+pub fn note_repository(
+    store: &Store,
+    layer: &LayerHandle,
+    repository: &Reference,
+) -> std::result::Result<(), kiln_store::Error> {
+    store.values().set(layer, REPOSITORY_KEY, repository.name().as_bytes(), None)
 }
 
 fn noted(store: &Store, layer: &LayerHandle) -> Option<String> {

@@ -1,4 +1,4 @@
-//! Telling how an export goes: lines of status under the exporter's vertex.
+//! Telling how an import or export goes: lines of status under its vertex.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -89,7 +89,7 @@ impl Step {
     }
 
     /// Where this step's progress goes.
-    pub(super) fn reporter(&self) -> &Reporter {
+    pub fn reporter(&self) -> &Reporter {
         &self.reporter
     }
 
@@ -118,7 +118,7 @@ impl Drop for Step {
 }
 
 /// Downloads of layers that an export needs.
-pub(super) struct Downloads(pub(super) Reporter);
+pub struct Downloads(pub Reporter);
 
 impl FetchObserver for Downloads {
     fn event(&self, descriptor: &Descriptor, event: FetchEvent<'_>) {

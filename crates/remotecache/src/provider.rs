@@ -1,0 +1,44 @@
+//! Who has the bytes of layers that are only known so far.
+
+use futures::StreamExt;
+use kiln_oci::Descriptor;
+use kiln_registry::Repository;
+use kiln_session::daemon::ClientStore;
+use kiln_store::{BoxError, Provider};
+use tokio::io::AsyncRead;
+use tokio_util::io::StreamReader;
+
+type Opened = Result<Box<dyn AsyncRead + Send + Unpin>, BoxError>;
+
+/// A repository.
+pub struct RegistryProvider(pub Repository);
+
+impl std::fmt::Debug for RegistryProvider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "registry {}", self.0.name())
+    }
+}
+
+#[async_trait::async_trait]
+impl Provider for RegistryProvider {
+    async fn open(&self, descriptor: &Descriptor, offset: u64) -> Opened {
+        Ok(Box::new(self.0.blob(descriptor, offset).await?.into_read()))
+    }
+}
+
+/// A folder of the client.
+pub struct ClientProvider(pub ClientStore);
+
+impl std::fmt::Debug for ClientProvider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("folder of a client")
+    }
+}
+
+#[async_trait::async_trait]
+impl Provider for ClientProvider {
+    async fn open(&self, descriptor: &Descriptor, offset: u64) -> Opened {
+        let stream = self.0.read(&descriptor.digest, offset).await?;
+        Ok(Box::new(StreamReader::new(stream.map(|piece| piece.map_err(std::io::Error::other)))))
+    }
+}
