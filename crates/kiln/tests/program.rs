@@ -25,6 +25,7 @@ impl Place {
             .current_dir(self.path("context"))
             .env_clear()
             .env("HOME", self.0.path())
+            .env("XDG_RUNTIME_DIR", self.0.path())
             .env("PATH", "/usr/bin:/bin")
             .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
             .envs(variables.iter().copied())
