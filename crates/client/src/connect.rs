@@ -20,11 +20,6 @@ use tower::service_fn;
 
 use crate::{Address, Error};
 
-/// HTTP/2 window of one stream, in bytes: large enough that file contents do not wait for window updates.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// HTTP/2 window of the connection, in bytes.
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-
 /// Certificates for a `tcp://` address.
 #[derive(Debug, Clone, Default)]
 pub struct TlsOptions {
@@ -42,8 +37,8 @@ pub(crate) async fn channel(address: &Address, tls: Option<&TlsOptions>) -> Resu
     };
     // The authority has no meaning on a private connection, but HTTP/2 wants one.
     let endpoint = Endpoint::from_static("http://localhost")
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(kiln_proto::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(kiln_proto::CONNECTION_WINDOW_BYTES)
         .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
         .map_err(|error| Error::Connect { address: address.to_string(), source: error.into() })?;
     let dialled = address.clone();

@@ -1,8 +1,24 @@
 //! The builder daemon: settings, listeners, the Control service, builds, history, garbage collection.
 #![deny(unsafe_code)]
 
-pub mod builds;
-pub mod idle;
-pub mod listen;
-
+mod bridge;
+mod builds;
+mod control;
+mod daemon;
+mod exporting;
+mod garbage;
+mod history;
+mod idle;
+mod images;
+mod listen;
+mod logging;
+mod ready;
+mod run;
 pub mod settings;
+mod solve;
+mod step;
+mod surroundings;
+mod traces;
+pub mod version;
+
+pub use run::{Error, run};

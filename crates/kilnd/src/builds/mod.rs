@@ -48,6 +48,11 @@ impl Builds {
         self.lock().len()
     }
 
+    /// The progress of a build that runs now.
+    pub fn find_now(&self, id: &str) -> Option<Arc<BuildProgress>> {
+        self.lock().get(id).cloned()
+    }
+
     /// The progress of a build, which may be about to start.
     pub async fn find(&self, id: &str) -> Option<Arc<BuildProgress>> {
         let appear = async {

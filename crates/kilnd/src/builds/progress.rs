@@ -177,19 +177,15 @@ impl ProgressSink for BuildProgress {
                 msg: log.data,
             }))),
             Event::Warning { vertex, warning } => {
-                let place = warning
-                    .location
-                    .as_ref()
-                    .and_then(|place| place.downcast_ref::<kiln_proto::pb::Location>());
-                let _ = place;
+                let place = warning.location.as_ref().and_then(|place| place.downcast_ref::<kiln_frontend::Warning>());
                 self.push(Item::Warning(Arc::new(VertexWarning {
                     vertex: vertex.to_string(),
                     level: i64::from(warning.level),
                     short: warning.short,
                     detail: warning.detail,
                     url: warning.url,
-                    info: None,
-                    ranges: Vec::new(),
+                    info: place.and_then(|place| place.source.clone()),
+                    ranges: place.map(|place| place.ranges.clone()).unwrap_or_default(),
                 })));
             }
             Event::Decision { .. } => {}

@@ -102,7 +102,7 @@ pub struct Flags {
     #[arg(long, value_name = "DURATION", value_parser = parse_span)]
     pub idle_timeout: Option<Span>,
 
-    /// File descriptor that is written one byte to, and closed, once the daemon answers
+    /// File descriptor that gets `ready` and a line end, and is closed, once the daemon answers
     #[arg(long, value_name = "FD")]
     pub ready_fd: Option<i32>,
 

@@ -88,6 +88,8 @@ pub struct Settings {
     pub history: HistoryLimits,
     pub dockerfile_frontend: bool,
     pub gateway_frontend: bool,
+    /// Repositories whose images may be frontends; none: all may.
+    pub frontend_repositories: Vec<String>,
     pub idle_timeout: Option<Duration>,
     pub ready_fd: Option<i32>,
 }
@@ -243,6 +245,11 @@ pub fn resolve(flags: Flags, around: &Surroundings) -> Result<Settings, Error> {
         cgroup_parent: worker.default_cgroup_parent.unwrap_or_default(),
         dockerfile_frontend: enabled("dockerfile.v0"),
         gateway_frontend: enabled("gateway.v0"),
+        frontend_repositories: file
+            .frontend
+            .get("gateway.v0")
+            .map(|frontend| frontend.allowed_repositories.clone())
+            .unwrap_or_default(),
         registries: file.registry,
         registry_concurrency: file.system.max_registry_concurrency.filter(|count| *count > 0).unwrap_or(4),
         dns: file.dns,

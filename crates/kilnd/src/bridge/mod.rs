@@ -1,0 +1,219 @@
+//! One build's bridge: what its frontend may ask, answered by the solver and the worker.
+
+mod container;
+mod errors;
+mod meta;
+mod promise;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use kiln_frontend::gateway::image::AllowedImages;
+use kiln_frontend::{
+    Bridge, Container, ContainerRequest, Error, FileRange, FrontendRequest, MetaRequest, SolveRequest, Solution,
+    SourceMeta, Warning, WorkerInfo,
+};
+use kiln_proto::{fsutil_types, pb};
+use kiln_solver::{Event, Job};
+use kiln_worker::{BuildContext, VertexOp, Worker};
+
+pub use errors::of_worker;
+pub use promise::Promise;
+
+/// The built-in Dockerfile frontend.
+const DOCKERFILE: &str = "dockerfile.v0";
+/// The frontend that runs another one, which is named by its option [`SOURCE`].
+const GATEWAY: &str = "gateway.v0";
+const SOURCE: &str = "source";
+/// Images whose work the built-in frontend does, whatever their tag: nothing is pulled for a `# syntax=` line.
+const BUILT_IN_IMAGES: [&str; 3] = ["docker/dockerfile", "docker.io/docker/dockerfile", DOCKERFILE];
+
+/// Which frontends this daemon runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Frontends {
+    pub dockerfile: bool,
+    pub gateway: bool,
+}
+
+/// The bridge of one build. Clones are the same bridge.
+#[derive(Clone)]
+pub struct BuildBridge(Arc<Inner>);
+
+struct Inner {
+    job: Job<VertexOp>,
+    worker: Worker,
+    context: Arc<BuildContext>,
+    session: String,
+    build: String,
+    frontends: Frontends,
+    allowed: AllowedImages,
+}
+
+impl BuildBridge {
+    pub fn new(
+        job: Job<VertexOp>,
+        worker: Worker,
+        context: Arc<BuildContext>,
+        session: &str,
+        build: &str,
+        frontends: Frontends,
+        allowed: AllowedImages,
+    ) -> BuildBridge {
+        BuildBridge(Arc::new(Inner {
+            job,
+            worker,
+            context,
+            session: session.to_owned(),
+            build: build.to_owned(),
+            frontends,
+            allowed,
+        }))
+    }
+
+    pub fn job(&self) -> &Job<VertexOp> {
+        &self.0.job
+    }
+
+    async fn run_frontend(&self, request: SolveRequest) -> Result<Solution<Promise>, Error> {
+        let mut opts = request.frontend_opts;
+        let name = match request.frontend.as_str() {
+            GATEWAY if self.0.frontends.gateway => match opts.get(SOURCE).map(String::as_str) {
+                None | Some("") => return Err(Error::invalid("no source specified for gateway")),
+                Some(source) if is_built_in(source) => {
+                    opts.remove(SOURCE);
+                    DOCKERFILE
+                }
+                Some(_) => {
+                    let request = self.frontend_request(opts, request.frontend_inputs);
+                    let bridge = Arc::new(self.clone());
+                    return kiln_frontend::gateway::image::run(&bridge, &request, &self.0.allowed).await;
+                }
+            },
+            DOCKERFILE if self.0.frontends.dockerfile => DOCKERFILE,
+            other => return Err(Error::not_found(format!("frontend {other} not found"))),
+        };
+        debug_assert_eq!(name, DOCKERFILE);
+        let request = self.frontend_request(opts, request.frontend_inputs);
+        kiln_frontend::dockerfile::build(self, &request).await
+    }
+
+    fn frontend_request(
+        &self,
+        opts: BTreeMap<String, String>,
+        inputs: BTreeMap<String, pb::Definition>,
+    ) -> FrontendRequest {
+        FrontendRequest { opts, inputs, session_id: self.0.session.clone(), build_id: self.0.build.clone() }
+    }
+}
+
+fn is_built_in(source: &str) -> bool {
+    let name = source.split('@').next().unwrap_or_default();
+    let name = match name.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => name,
+        _ => name,
+    };
+    BUILT_IN_IMAGES.contains(&name)
+}
+
+#[async_trait]
+impl Bridge for BuildBridge {
+    type Ref = Promise;
+
+    fn workers(&self) -> Vec<WorkerInfo> {
+        let worker = &self.0.worker;
+        vec![WorkerInfo {
+            id: worker.info().id.clone(),
+            labels: worker.info().labels.clone(),
+            platforms: worker.info().platforms.clone(),
+        }]
+    }
+
+    async fn solve(&self, request: SolveRequest) -> Result<Solution<Promise>, Error> {
+        if !request.frontend.is_empty() {
+            if request.definition.is_some() {
+                return Err(Error::invalid("cannot solve with both Definition and Frontend specified"));
+            }
+            return self.run_frontend(request).await;
+        }
+        let Some(definition) = request.definition.filter(|definition| !definition.def.is_empty()) else {
+            return Ok(Solution::single(None));
+        };
+        let inner = &self.0;
+        let loaded = inner.worker.load(&definition, &inner.context).await.map_err(of_worker)?;
+        let promise = Promise::new(inner.job.clone(), definition, loaded);
+        if request.evaluate {
+            promise.result().await?;
+        }
+        Ok(Solution::single(Some(promise)))
+    }
+
+    fn definition(&self, reference: &Promise) -> pb::Definition {
+        reference.definition().clone()
+    }
+
+    async fn evaluate(&self, reference: &Promise) -> Result<(), Error> {
+        let result = reference.result().await?;
+        self.0.worker.unpack(result.output(), self.0.context.sessions(), None).await.map_err(of_worker)
+    }
+
+    async fn resolve_source_meta(&self, source: pb::SourceOp, request: MetaRequest) -> Result<SourceMeta, Error> {
+        let inner = &self.0;
+        meta::resolve(&inner.worker, &inner.job, &inner.context, source, request).await
+    }
+
+    async fn read_file(&self, reference: &Promise, path: &str, range: Option<FileRange>) -> Result<Bytes, Error> {
+        let result = reference.result().await?;
+        let range = range.map(|range| kiln_worker::FileRange { offset: range.offset, length: range.length });
+        self.0.worker.read_file(result.output(), path, range).await.map_err(of_worker)
+    }
+
+    async fn read_dir(
+        &self,
+        reference: &Promise,
+        path: &str,
+        include_pattern: &str,
+    ) -> Result<Vec<fsutil_types::Stat>, Error> {
+        let result = reference.result().await?;
+        self.0.worker.read_dir(result.output(), path, include_pattern).await.map_err(of_worker)
+    }
+
+    async fn stat_file(&self, reference: &Promise, path: &str) -> Result<fsutil_types::Stat, Error> {
+        let result = reference.result().await?;
+        self.0.worker.stat_file(result.output(), path).await.map_err(of_worker)
+    }
+
+    async fn warn(&self, warning: Warning) -> Result<(), Error> {
+        let vertex = kiln_solver::Digest::new(warning.vertex.as_str());
+        let level = i32::try_from(warning.level).unwrap_or(i32::MAX);
+        let shown = kiln_solver::Warning {
+            level,
+            short: warning.short.clone(),
+            detail: warning.detail.clone(),
+            url: warning.url.clone(),
+            location: Some(Arc::new(warning)),
+        };
+        self.0.job.event(Event::Warning { vertex, warning: shown });
+        Ok(())
+    }
+
+    async fn new_container(&self, request: ContainerRequest<Promise>) -> Result<Box<dyn Container>, Error> {
+        container::start(&self.0.worker, self.0.context.sessions(), request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_built_in;
+
+    #[test]
+    fn syntax_images_that_are_built_in() {
+        for name in ["docker/dockerfile", "docker/dockerfile:1.7", "docker.io/docker/dockerfile:1@sha256:0", "dockerfile.v0"] {
+            assert!(is_built_in(name), "{name}");
+        }
+        for name in ["someone/dockerfile", "localhost:5000/docker/dockerfile", ""] {
+            assert!(!is_built_in(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! A result that may not be there yet: solved when somebody first asks for it, once.
+
+use std::sync::Arc;
+
+use kiln_frontend::Error;
+use kiln_proto::pb;
+use kiln_solver::{BuildOptions, CachedResult, Job};
+use kiln_store::Ref;
+use kiln_worker::{Loaded, VertexOp};
+use tokio::sync::OnceCell;
+
+use super::errors::of_solver;
+
+/// A promised result. Clones share it.
+#[derive(Clone)]
+pub struct Promise(Arc<Inner>);
+
+struct Inner {
+    job: Job<VertexOp>,
+    definition: pb::Definition,
+    loaded: Loaded,
+    result: OnceCell<Result<CachedResult<VertexOp>, Error>>,
+}
+
+impl Promise {
+    pub fn new(job: Job<VertexOp>, definition: pb::Definition, loaded: Loaded) -> Promise {
+        Promise(Arc::new(Inner { job, definition, loaded, result: OnceCell::new() }))
+    }
+
+    /// The graph it is promised from.
+    pub fn definition(&self) -> &pb::Definition {
+        &self.0.definition
+    }
+
+    /// The result of one that was waited for.
+    ///
+    /// # Errors
+    /// What failed.
+    pub fn solved(&self) -> Result<Ref, Error> {
+        let unsolved = || Error::unknown("a result was taken before it was waited for");
+        let result = self.0.result.get().ok_or_else(unsolved)?;
+        result.clone().map(CachedResult::into_output)
+    }
+
+    /// Waits for the result.
+    ///
+    /// # Errors
+    /// What failed, with the lines of the user's file where the definition has them.
+    pub async fn result(&self) -> Result<CachedResult<VertexOp>, Error> {
+        let inner = &self.0;
+        inner
+            .result
+            .get_or_init(|| async {
+                let built =
+                    inner.job.build(&inner.loaded.graph, &inner.loaded.edge, &BuildOptions::default()).await;
+                built.map_err(|error| of_solver(&error))
+            })
+            .await
+            .clone()
+    }
+}
+
+impl std::fmt::Debug for Promise {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Promise").field("edge", &self.0.loaded.edge).finish_non_exhaustive()
+    }
+}
