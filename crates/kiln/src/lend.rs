@@ -29,7 +29,7 @@ pub struct Lent {
     stores: Vec<(String, LayoutStore)>,
     targets: Vec<(u32, SessionTarget)>,
     files: Vec<FileSink>,
-    secrets: Option<Arc<Secrets>>,
+    secrets: Arc<Secrets>,
     agents: Vec<Agent>,
     uploads: Option<Arc<UploadSource>>,
     credentials: Arc<Logins>,
@@ -66,16 +66,13 @@ impl Lent {
             stores: layouts.chain(caches).collect(),
             targets: Vec::new(),
             files: Vec::new(),
-            secrets: None,
+            secrets: Arc::new(Secrets::new(&options.secrets, settings)?),
             agents: agents(options, settings)?,
             uploads: None,
             credentials: Arc::new(Logins(credentials)),
         };
         for (number, export) in (0..).zip(exports) {
             lent.add_target(number, export, loading)?;
-        }
-        if !options.secrets.is_empty() {
-            lent.secrets = Some(Arc::new(Secrets::new(&options.secrets, settings)?));
         }
         Ok(lent)
     }
@@ -130,16 +127,13 @@ impl Lent {
         if !self.stores.is_empty() {
             session.stores(std::mem::take(&mut self.stores));
         }
-        if let Some(secrets) = &self.secrets {
-            session.secrets(secrets.clone());
-        }
-        if !self.agents.is_empty() {
-            let spec = |agent: &Agent| AgentSpec {
-                id: agent.id.clone(),
-                source: AgentSource::Socket(agent.socket.clone()),
-            };
-            session.agents(self.agents.iter().map(spec).collect());
-        }
+        // Steps may ask for optional ones that are not there, and are to hear just that.
+        session.secrets(self.secrets.clone());
+        let spec = |agent: &Agent| AgentSpec {
+            id: agent.id.clone(),
+            source: AgentSource::Socket(agent.socket.clone()),
+        };
+        session.agents(self.agents.iter().map(spec).collect());
         if let Some(uploads) = &self.uploads {
             session.uploads(uploads.clone());
         }
