@@ -27,8 +27,8 @@ fn nothing_runs_again_for_a_time_and_only_dependants_for_a_change() {
     place.write("work/other.txt", "1");
     place.write(
         "work/Dockerfile",
-        "FROM busybox AS one\nCOPY used.txt /\nRUN cat /used.txt && date +%s%N > /one\n\
-         FROM busybox AS two\nCOPY other.txt /\nRUN cat /other.txt && date +%s%N > /two\n\
+        "FROM busybox AS one\nCOPY used.txt /\nRUN cat /used.txt && cat /proc/sys/kernel/random/uuid > /one\n\
+         FROM busybox AS two\nCOPY other.txt /\nRUN cat /other.txt && cat /proc/sys/kernel/random/uuid > /two\n\
          FROM scratch\nCOPY --from=one /one /one\nCOPY --from=two /two /two\n",
     );
     let build = || {

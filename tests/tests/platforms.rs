@@ -73,6 +73,6 @@ fn nothing_is_registered_on_the_host() {
 fn a_platform_without_an_emulator_is_named() {
     let (place, _registry) = place_with_busybox();
     place.write("work/Dockerfile", "FROM scratch\nCOPY Dockerfile /\nRUN [\"/x\"]\n");
-    let output = place.run(&["build", "--platform", "linux/loong64", "."]).failure();
-    assert!(output.stderr.contains("loong64"), "{}", output.stderr);
+    let output = place.run(&["build", "--platform", "linux/sparc64", "."]).failure();
+    assert!(output.stderr.contains("sparc64"), "{}", output.stderr);
 }

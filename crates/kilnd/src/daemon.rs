@@ -69,7 +69,11 @@ pub enum Error {
 
 impl Daemon {
     /// Opens the state folder and puts the parts together.
-    pub async fn new(settings: Settings, rootless: Option<Mapping>, step_log: StepLogLimits) -> Result<Daemon, Error> {
+    pub async fn new(
+        settings: Settings,
+        rootless: Option<Mapping>,
+        step_log: StepLogLimits,
+    ) -> Result<Daemon, Error> {
         let store = open_store(&settings, rootless.as_ref())?;
         let registry = Registry::new(registry_settings(&settings)).map_err(Error::Registry)?;
         let executor = Executor::new(executor_config(&settings, rootless)?).await.map_err(Error::Executor)?;
@@ -151,7 +155,8 @@ fn open_store(settings: &Settings, rootless: Option<&Mapping>) -> Result<Store, 
     };
     let backend = if settings.native_snapshots { Backend::Native } else { Backend::Auto };
     let options = StoreOptions { backend, format, ..StoreOptions::default() };
-    Store::open(&settings.root, options).map_err(|source| Error::Store { path: settings.root.clone(), source })
+    Store::open(&settings.root, options)
+        .map_err(|source| Error::Store { path: settings.root.clone(), source })
 }
 
 fn registry_settings(settings: &Settings) -> RegistrySettings {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kiln_export::{Attrs, ExportBuild, ExportError, Exported, Exporter, Exporters, Reporter, exporter_vertex};
+use kiln_export::{
+    Attrs, ExportBuild, ExportError, Exported, Exporter, Exporters, Reporter, exporter_vertex,
+};
 use kiln_frontend::Error;
 use kiln_session::daemon::{SessionCredentials, SessionGroup, SessionId};
 use kiln_solver::{Job, ProgressSink};
@@ -33,7 +35,9 @@ pub fn prepare(daemon: &Daemon, request: &BuildRequest) -> Result<Vec<Exporter>,
         .exporters
         .iter()
         .zip(0..)
-        .map(|(asked, id)| exporters.resolve(&asked.r#type, id, Attrs::from(asked.attrs.clone())).map_err(of_export))
+        .map(|(asked, id)| {
+            exporters.resolve(&asked.r#type, id, Attrs::from(asked.attrs.clone())).map_err(of_export)
+        })
         .collect()
 }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use futures::{Stream, StreamExt};
 use kiln_proto::control::{
-    BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, Descriptor, StatusResponse,
-    UpdateBuildHistoryRequest,
+    BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, Descriptor,
+    StatusResponse, UpdateBuildHistoryRequest,
 };
 use kiln_proto::prost::Message;
 use kiln_proto::prost_types::Timestamp;
@@ -71,10 +71,15 @@ impl History {
     }
 
     fn forget_old(&self, store: &Store) -> Result<(), kiln_store::Error> {
-        let mut entries: Vec<HistoryEntry> =
-            store.history().list()?.into_iter().filter(|entry| !entry.pinned && entry.completed_ms.is_some()).collect();
+        let mut entries: Vec<HistoryEntry> = store
+            .history()
+            .list()?
+            .into_iter()
+            .filter(|entry| !entry.pinned && entry.completed_ms.is_some())
+            .collect();
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.created_ms));
-        let oldest = milliseconds(SystemTime::now()) - i64::try_from(self.max_age.as_millis()).unwrap_or(i64::MAX);
+        let oldest =
+            milliseconds(SystemTime::now()) - i64::try_from(self.max_age.as_millis()).unwrap_or(i64::MAX);
         for (place, entry) in entries.iter().enumerate() {
             if place >= self.max_entries || entry.created_ms < oldest {
                 store.history().remove(&entry.id)?;
@@ -85,7 +90,8 @@ impl History {
 }
 
 fn milliseconds(time: SystemTime) -> i64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn timestamp_ms(time: Option<&Timestamp>) -> i64 {
@@ -93,12 +99,19 @@ fn timestamp_ms(time: Option<&Timestamp>) -> i64 {
 }
 
 /// Writes the progress into a blob and the record beside it.
-async fn keep(store: &Store, record: &mut BuildHistoryRecord, mut progress: Subscription) -> Result<(), kiln_store::Error> {
+async fn keep(
+    store: &Store,
+    record: &mut BuildHistoryRecord,
+    mut progress: Subscription,
+) -> Result<(), kiln_store::Error> {
     let mut bytes = Vec::new();
     let mut steps = std::collections::HashMap::new();
     while let Some(answer) = progress.next().await {
         for vertex in &answer.vertexes {
-            steps.insert(vertex.digest.clone(), (vertex.cached, vertex.completed.is_some() && vertex.error.is_empty()));
+            steps.insert(
+                vertex.digest.clone(),
+                (vertex.cached, vertex.completed.is_some() && vertex.error.is_empty()),
+            );
         }
         record.num_warnings += i32::try_from(answer.warnings.len()).unwrap_or(0);
         let length = answer.encoded_len();
@@ -131,7 +144,8 @@ async fn keep(store: &Store, record: &mut BuildHistoryRecord, mut progress: Subs
 }
 
 fn save(store: &Store, record: &BuildHistoryRecord) -> Result<(), kiln_store::Error> {
-    let blobs: Vec<kiln_oci::Digest> = record.logs.iter().filter_map(|logs| logs.digest.parse().ok()).collect();
+    let blobs: Vec<kiln_oci::Digest> =
+        record.logs.iter().filter_map(|logs| logs.digest.parse().ok()).collect();
     let entry = HistoryEntry {
         id: record.r#ref.clone(),
         created_ms: timestamp_ms(record.created_at.as_ref()),
@@ -154,23 +168,31 @@ fn internal(error: kiln_store::Error) -> Status {
 pub async fn replay(daemon: &Daemon, id: &str) -> Result<Option<Answers<StatusResponse>>, Status> {
     let Some(entry) = daemon.store.history().get(id).map_err(internal)? else { return Ok(None) };
     let Some(logs) = read(&entry).and_then(|record| record.logs) else { return Ok(None) };
-    let digest: kiln_oci::Digest = logs.digest.parse().map_err(|_| Status::data_loss("a record names no digest"))?;
+    let digest: kiln_oci::Digest =
+        logs.digest.parse().map_err(|_| Status::data_loss("a record names no digest"))?;
     let limit = u64::try_from(logs.size).unwrap_or(0);
     let bytes = daemon.store.content().read(&digest, limit).map_err(internal)?;
     let answers = futures::stream::unfold(bytes, |mut rest| async move {
         let length = u32::from_le_bytes(rest.get(..4)?.try_into().ok()?) as usize;
         if length > ANSWER_BYTES_MAX || rest.len() < 4 + length {
-            return Some((Err(Status::data_loss("the kept progress of a build is cut off")), Default::default()));
+            return Some((
+                Err(Status::data_loss("the kept progress of a build is cut off")),
+                Default::default(),
+            ));
         }
         let frame = rest.split_to(4 + length);
-        let answer = StatusResponse::decode(&frame[4..]).map_err(|error| Status::data_loss(error.to_string()));
+        let answer =
+            StatusResponse::decode(&frame[4..]).map_err(|error| Status::data_loss(error.to_string()));
         Some((answer, rest))
     });
     Ok(Some(answers.boxed()))
 }
 
 /// The builds there are, and unless the client wants only those, the ones to come.
-pub async fn listen(daemon: &Daemon, request: BuildHistoryRequest) -> Result<Answers<BuildHistoryEvent>, Status> {
+pub async fn listen(
+    daemon: &Daemon,
+    request: BuildHistoryRequest,
+) -> Result<Answers<BuildHistoryEvent>, Status> {
     let coming = daemon.history.events.subscribe();
     let mut now = Vec::new();
     let wanted = move |record: &BuildHistoryRecord| request.r#ref.is_empty() || request.r#ref == record.r#ref;
@@ -187,7 +209,9 @@ pub async fn listen(daemon: &Daemon, request: BuildHistoryRequest) -> Result<Ans
         now.truncate(limit);
     }
     now.reverse();
-    let now = now.into_iter().map(|(kind, record)| Ok(BuildHistoryEvent { r#type: kind as i32, record: Some(record) }));
+    let now = now
+        .into_iter()
+        .map(|(kind, record)| Ok(BuildHistoryEvent { r#type: kind as i32, record: Some(record) }));
     let now = futures::stream::iter(now.collect::<Vec<_>>());
     if request.early_exit {
         return Ok(now.boxed());
@@ -220,7 +244,8 @@ pub async fn update(daemon: &Daemon, request: UpdateBuildHistoryRequest) -> Resu
     let Some(entry) = daemon.store.history().get(id).map_err(internal)? else {
         return Err(Status::not_found(format!("no record of build {id}")));
     };
-    let mut record = read(&entry).ok_or_else(|| Status::data_loss("the record of the build cannot be read"))?;
+    let mut record =
+        read(&entry).ok_or_else(|| Status::data_loss("the record of the build cannot be read"))?;
     if request.delete {
         daemon.store.history().remove(id).map_err(internal)?;
         daemon.history.tell(BuildHistoryEventType::Deleted, &record);

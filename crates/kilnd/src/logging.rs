@@ -15,7 +15,8 @@ pub fn start(level: &str, json: bool) {
         EnvFilter::try_new(format!("{level},hyper=warn,h2=warn,tower=warn,reqwest=warn,rustls=warn"))
             .unwrap_or_else(|_| EnvFilter::new("info"))
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // A second start (tests) keeps the first log.
     let _ = if json { log.json().try_init() } else { log.with_ansi(false).try_init() };
 }

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use futures::future::BoxFuture;
 use kiln_frontend::gateway::Forwarder;
-use kiln_frontend::{Bridge, Error, SolveRequest, Solution};
-use kiln_solver::{Job, JobId};
+use kiln_frontend::{Bridge, Error, Solution, SolveRequest};
 use kiln_session::daemon::{SessionGroup, SessionId};
+use kiln_solver::{Job, JobId};
 use kiln_store::Ref;
 use kiln_worker::{BuildContext, Entitlements, VertexOp};
 
@@ -32,7 +32,8 @@ pub async fn run(daemon: &Arc<Daemon>, request: BuildRequest) -> Result<BTreeMap
     if request.internal {
         return build(daemon, &request, &running).await;
     }
-    let mut remembered = Remembered { daemon: daemon.clone(), record: Some(history::new_record(&request)), running };
+    let mut remembered =
+        Remembered { daemon: daemon.clone(), record: Some(history::new_record(&request)), running };
     daemon.history.started(remembered.record());
     let done = build(daemon, &request, &remembered.running).await;
     match &done {
@@ -74,7 +75,8 @@ async fn build(
     let exporters = exporting::prepare(daemon, request)?;
     let context = Arc::new(context(request)?);
     let progress = running.progress().clone();
-    let job: Job<VertexOp> = daemon.solver.new_job(JobId::new(request.id.as_str()), context.clone(), progress.clone());
+    let job: Job<VertexOp> =
+        daemon.solver.new_job(JobId::new(request.id.as_str()), context.clone(), progress.clone());
     let bridge = BuildBridge::new(
         job.clone(),
         daemon.worker.clone(),

@@ -52,7 +52,9 @@ pub(super) async fn start(
                 i64::try_from(refs.len() - 1).unwrap_or(-1)
             }
         };
-        mounts.push(kiln_llb::Mount::from_pb(mount, refs.len(), OUTPUTS_MAX).map_err(|error| Error::of(&error))?);
+        mounts.push(
+            kiln_llb::Mount::from_pb(mount, refs.len(), OUTPUTS_MAX).map_err(|error| Error::of(&error))?,
+        );
     }
     let container = worker
         .new_container(kiln_worker::ContainerRequest {
@@ -95,7 +97,11 @@ impl Container for Started {
             secret_env: request
                 .secret_env
                 .into_iter()
-                .map(|secret| kiln_llb::SecretEnv { id: secret.id, name: secret.name, optional: secret.optional })
+                .map(|secret| kiln_llb::SecretEnv {
+                    id: secret.id,
+                    name: secret.name,
+                    optional: secret.optional,
+                })
                 .collect(),
             remove_mount_stubs_recursive: request.remove_mount_stubs_recursive,
         };
@@ -109,9 +115,10 @@ impl Container for Started {
             let done = container.run(process, stdio, Some(tell_started), token).await;
             let told = match done {
                 Ok(status) => Ok(ProcessEnd { code: status.code, error: None }),
-                Err(kiln_worker::Error::Exec(error)) => {
-                    Ok(ProcessEnd { code: error.exit_code(), error: Some(Error::of(&error).message().to_owned()) })
-                }
+                Err(kiln_worker::Error::Exec(error)) => Ok(ProcessEnd {
+                    code: error.exit_code(),
+                    error: Some(Error::of(&error).message().to_owned()),
+                }),
                 Err(error) => Err(of_worker(error)),
             };
             let _ = tell_end.send(Some(told));

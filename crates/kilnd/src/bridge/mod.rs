@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_frontend::gateway::image::AllowedImages;
 use kiln_frontend::{
-    Bridge, Container, ContainerRequest, Error, FileRange, FrontendRequest, MetaRequest, SolveRequest, Solution,
-    SourceMeta, Warning, WorkerInfo,
+    Bridge, Container, ContainerRequest, Error, FileRange, FrontendRequest, MetaRequest, Solution,
+    SolveRequest, SourceMeta, Warning, WorkerInfo,
 };
 use kiln_proto::{fsutil_types, pb};
 use kiln_solver::{Event, Job};
@@ -158,12 +158,21 @@ impl Bridge for BuildBridge {
         self.0.worker.unpack(result.output(), self.0.context.sessions(), None).await.map_err(of_worker)
     }
 
-    async fn resolve_source_meta(&self, source: pb::SourceOp, request: MetaRequest) -> Result<SourceMeta, Error> {
+    async fn resolve_source_meta(
+        &self,
+        source: pb::SourceOp,
+        request: MetaRequest,
+    ) -> Result<SourceMeta, Error> {
         let inner = &self.0;
         meta::resolve(&inner.worker, &inner.job, &inner.context, source, request).await
     }
 
-    async fn read_file(&self, reference: &Promise, path: &str, range: Option<FileRange>) -> Result<Bytes, Error> {
+    async fn read_file(
+        &self,
+        reference: &Promise,
+        path: &str,
+        range: Option<FileRange>,
+    ) -> Result<Bytes, Error> {
         let result = reference.result().await?;
         let range = range.map(|range| kiln_worker::FileRange { offset: range.offset, length: range.length });
         self.0.worker.read_file(result.output(), path, range).await.map_err(of_worker)
@@ -209,7 +218,12 @@ mod tests {
 
     #[test]
     fn syntax_images_that_are_built_in() {
-        for name in ["docker/dockerfile", "docker/dockerfile:1.7", "docker.io/docker/dockerfile:1@sha256:0", "dockerfile.v0"] {
+        for name in [
+            "docker/dockerfile",
+            "docker/dockerfile:1.7",
+            "docker.io/docker/dockerfile:1@sha256:0",
+            "dockerfile.v0",
+        ] {
             assert!(is_built_in(name), "{name}");
         }
         for name in ["someone/dockerfile", "localhost:5000/docker/dockerfile", ""] {

@@ -177,7 +177,10 @@ impl ProgressSink for BuildProgress {
                 msg: log.data,
             }))),
             Event::Warning { vertex, warning } => {
-                let place = warning.location.as_ref().and_then(|place| place.downcast_ref::<kiln_frontend::Warning>());
+                let place = warning
+                    .location
+                    .as_ref()
+                    .and_then(|place| place.downcast_ref::<kiln_frontend::Warning>());
                 self.push(Item::Warning(Arc::new(VertexWarning {
                     vertex: vertex.to_string(),
                     level: i64::from(warning.level),

@@ -19,7 +19,9 @@ pub(super) fn grant(asked: &[String], allowed: &[String]) -> Result<BTreeSet<Str
             return Err(Status::unknown(format!("unknown entitlement {entitlement}")));
         }
         if !allowed.iter().any(|one| one == name) {
-            return Err(Status::unknown(format!("granting entitlement {entitlement} is not allowed by build daemon configuration")));
+            return Err(Status::unknown(format!(
+                "granting entitlement {entitlement} is not allowed by build daemon configuration"
+            )));
         }
         granted.insert(entitlement.clone());
     }

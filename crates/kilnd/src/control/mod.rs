@@ -15,8 +15,8 @@ use futures::{Stream, StreamExt};
 use kiln_proto::control::control_server::Control;
 use kiln_proto::control::{
     BuildHistoryEvent, BuildHistoryRequest, BytesMessage, DiskUsageRequest, DiskUsageResponse, InfoRequest,
-    InfoResponse, ListWorkersRequest, ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse, StatusRequest,
-    StatusResponse, UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord,
+    InfoResponse, ListWorkersRequest, ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse,
+    StatusRequest, StatusResponse, UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -47,7 +47,10 @@ impl Control for ControlService {
     type SessionStream = Answers<BytesMessage>;
     type ListenBuildHistoryStream = Answers<BuildHistoryEvent>;
 
-    async fn disk_usage(&self, request: Request<DiskUsageRequest>) -> Result<Response<DiskUsageResponse>, Status> {
+    async fn disk_usage(
+        &self,
+        request: Request<DiskUsageRequest>,
+    ) -> Result<Response<DiskUsageResponse>, Status> {
         Ok(Response::new(DiskUsageResponse { record: usage::list(&self.0, request.into_inner()).await? }))
     }
 
@@ -91,7 +94,9 @@ impl Control for ControlService {
         &self,
         request: Request<ListWorkersRequest>,
     ) -> Result<Response<ListWorkersResponse>, Status> {
-        Ok(Response::new(ListWorkersResponse { record: workers::list(&self.0, &request.into_inner().filter)? }))
+        Ok(Response::new(ListWorkersResponse {
+            record: workers::list(&self.0, &request.into_inner().filter)?,
+        }))
     }
 
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {

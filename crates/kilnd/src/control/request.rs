@@ -53,8 +53,11 @@ pub fn read(request: SolveRequest, daemon: &Daemon) -> Result<BuildRequest, Stat
         cache_exports.push(CacheOptionsEntry { r#type: "registry".to_owned(), attrs });
     }
     let cache_exports = without_duplicates(cache_exports)?;
-    let mut cache_imports: Vec<CacheImport> =
-        cache.imports.into_iter().map(|entry| CacheImport { kind: entry.r#type, attrs: entry.attrs }).collect();
+    let mut cache_imports: Vec<CacheImport> = cache
+        .imports
+        .into_iter()
+        .map(|entry| CacheImport { kind: entry.r#type, attrs: entry.attrs })
+        .collect();
     cache_imports.extend(cache.import_refs_deprecated.into_iter().map(|reference| CacheImport {
         kind: "registry".to_owned(),
         attrs: BTreeMap::from([("ref".to_owned(), reference)]),
@@ -62,14 +65,16 @@ pub fn read(request: SolveRequest, daemon: &Daemon) -> Result<BuildRequest, Stat
 
     let mut exporters = request.exporters;
     if exporters.is_empty() && !request.exporter_deprecated.is_empty() {
-        exporters.push(Exporter { r#type: request.exporter_deprecated, attrs: request.exporter_attrs_deprecated });
+        exporters
+            .push(Exporter { r#type: request.exporter_deprecated, attrs: request.exporter_attrs_deprecated });
     }
     if let Some(epoch) = request.frontend_attrs.get(SOURCE_DATE_EPOCH_ARG) {
         for exporter in &mut exporters {
             exporter.attrs.entry(SOURCE_DATE_EPOCH.to_owned()).or_insert_with(|| epoch.clone());
         }
     }
-    if request.compatibility_version != 0 && !COMPATIBILITY_VERSIONS.contains(&request.compatibility_version) {
+    if request.compatibility_version != 0 && !COMPATIBILITY_VERSIONS.contains(&request.compatibility_version)
+    {
         let known = COMPATIBILITY_VERSIONS.map(|version| version.to_string()).join(", ");
         return Err(Status::invalid_argument(format!(
             "unsupported compatibility version {}: this daemon knows {known}",
@@ -115,5 +120,9 @@ fn without_duplicates(exports: Vec<CacheOptionsEntry>) -> Result<Vec<CacheOption
             kept.push(export);
         }
     }
-    if twice.is_empty() { Ok(kept) } else { Err(Status::unknown(format!("duplicate cache exports [{}]", twice.join(" ")))) }
+    if twice.is_empty() {
+        Ok(kept)
+    } else {
+        Err(Status::unknown(format!("duplicate cache exports [{}]", twice.join(" "))))
+    }
 }

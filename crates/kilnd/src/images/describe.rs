@@ -44,7 +44,8 @@ pub(super) fn image(store: &Store, image: &kiln_store::Image) -> Result<Image, E
         });
     }
     blobs.extend(parts.indexes.iter().map(|index| (index.digest.clone(), index.size)));
-    let created_at = platforms.iter().filter_map(|platform| platform.created_at).max_by_key(|time| time.seconds);
+    let created_at =
+        platforms.iter().filter_map(|platform| platform.created_at).max_by_key(|time| time.seconds);
     Ok(Image {
         name: image.name.clone(),
         target: Some(descriptor(&image.target)),

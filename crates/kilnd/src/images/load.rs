@@ -38,7 +38,9 @@ pub(super) async fn load(
         None => {}
     }
     if !options.platforms.is_empty() {
-        return Err(Status::unimplemented("loading some platforms of an image is not supported yet: all are loaded"));
+        return Err(Status::unimplemented(
+            "loading some platforms of an image is not supported yet: all are loaded",
+        ));
     }
     let feeding = async move {
         if let Some(data) = first
@@ -57,12 +59,16 @@ pub(super) async fn load(
     };
     let loading = tokio::task::spawn_blocking(move || {
         let images = read(&store, receive, &options.name)?;
-        images.iter().map(|image| describe::image(&store, image).map_err(failed)).collect::<Result<Vec<_>, _>>()
+        images
+            .iter()
+            .map(|image| describe::image(&store, image).map_err(failed))
+            .collect::<Result<Vec<_>, _>>()
     });
     let (fed, loaded) = tokio::join!(feeding, loading);
     let result = loaded.map_err(failed)??;
     fed?;
-    let done = TransferProgress { done: true, action: "loaded".to_owned(), result, ..TransferProgress::default() };
+    let done =
+        TransferProgress { done: true, action: "loaded".to_owned(), result, ..TransferProgress::default() };
     Ok(futures::stream::iter([Ok(done)]).boxed())
 }
 
@@ -96,7 +102,9 @@ struct DockerImage {
 }
 
 fn read(store: &Store, receive: mpsc::Receiver<Bytes>, name: &str) -> Result<Vec<Image>, Status> {
-    let wrong = |error: &dyn std::fmt::Display| Status::invalid_argument(format!("the archive cannot be read: {error}"));
+    let wrong = |error: &dyn std::fmt::Display| {
+        Status::invalid_argument(format!("the archive cannot be read: {error}"))
+    };
     let plain = kiln_layer::compress::decompressor(Incoming { receive, current: Bytes::new() })
         .map_err(|error| wrong(&error))?;
     let mut tar = Reader::new(Pieces(plain));
@@ -124,7 +132,8 @@ fn read(store: &Store, receive: mpsc::Receiver<Bytes>, name: &str) -> Result<Vec
             continue;
         }
         // A blob of a layout has to hash to its name.
-        let expected = path.strip_prefix("blobs/").and_then(|rest| rest.replace('/', ":").parse::<Digest>().ok());
+        let expected =
+            path.strip_prefix("blobs/").and_then(|rest| rest.replace('/', ":").parse::<Digest>().ok());
         let mut ingest = store.content().ingest(expected.as_ref()).map_err(failed)?;
         while let Some(piece) = tar.next_data(PIECE_BYTES).map_err(|error| wrong(&error))? {
             ingest.write_all(&piece).map_err(failed)?;
@@ -162,30 +171,41 @@ fn put(store: &Store, name: &str, target: &Descriptor) -> Result<Image, Status> 
 }
 
 fn layout(store: &Store, index: &[u8], name: &str) -> Result<Vec<Image>, Status> {
-    let index: Index = serde_json::from_slice(index)
-        .map_err(|error| Status::invalid_argument(format!("index.json of the archive is not right: {error}")))?;
+    let index: Index = serde_json::from_slice(index).map_err(|error| {
+        Status::invalid_argument(format!("index.json of the archive is not right: {error}"))
+    })?;
     let mut images = Vec::new();
     for entry in &index.manifests {
-        let own = entry
-            .annotation(annotations::CONTAINERD_IMAGE_NAME)
-            .or_else(|| entry.annotation(annotations::REF_NAME).filter(|name| Reference::parse(name).is_ok()));
+        let own = entry.annotation(annotations::CONTAINERD_IMAGE_NAME).or_else(|| {
+            entry.annotation(annotations::REF_NAME).filter(|name| Reference::parse(name).is_ok())
+        });
         let mut target = entry.clone();
         target.annotations.clear();
         match own.or_else(|| (!name.is_empty()).then_some(name)) {
             Some(name) => images.push(put(store, name, &target)?),
             None => {
-                return Err(Status::invalid_argument("the archive does not say what its image is called: give it a name"));
+                return Err(Status::invalid_argument(
+                    "the archive does not say what its image is called: give it a name",
+                ));
             }
         }
     }
     Ok(images)
 }
 
-fn docker(store: &Store, list: &[u8], blobs: &BTreeMap<String, Blob>, name: &str) -> Result<Vec<Image>, Status> {
-    let list: Vec<DockerImage> = serde_json::from_slice(list)
-        .map_err(|error| Status::invalid_argument(format!("manifest.json of the archive is not right: {error}")))?;
+fn docker(
+    store: &Store,
+    list: &[u8],
+    blobs: &BTreeMap<String, Blob>,
+    name: &str,
+) -> Result<Vec<Image>, Status> {
+    let list: Vec<DockerImage> = serde_json::from_slice(list).map_err(|error| {
+        Status::invalid_argument(format!("manifest.json of the archive is not right: {error}"))
+    })?;
     let find = |path: &str| {
-        blobs.get(path).ok_or_else(|| Status::invalid_argument(format!("the archive names {path}, which is not in it")))
+        blobs
+            .get(path)
+            .ok_or_else(|| Status::invalid_argument(format!("the archive names {path}, which is not in it")))
     };
     let mut images = Vec::new();
     for image in list {
@@ -196,7 +216,11 @@ fn docker(store: &Store, list: &[u8], blobs: &BTreeMap<String, Blob>, name: &str
             let mut head = [0; 2];
             let mut file = store.content().open_blob(blob.digest()).map_err(failed)?;
             let zipped = file.read_exact(&mut head).is_ok() && head == [0x1f, 0x8b];
-            layers.push(blob.descriptor(if zipped { media_type::OCI_LAYER_GZIP } else { media_type::OCI_LAYER }));
+            layers.push(blob.descriptor(if zipped {
+                media_type::OCI_LAYER_GZIP
+            } else {
+                media_type::OCI_LAYER
+            }));
         }
         let manifest = Manifest::new(media_type::OCI_MANIFEST, config, layers);
         let bytes = gojson::to_vec(&manifest).map_err(failed)?;
@@ -207,7 +231,9 @@ fn docker(store: &Store, list: &[u8], blobs: &BTreeMap<String, Blob>, name: &str
             names.push(name.to_owned());
         }
         if names.is_empty() {
-            return Err(Status::invalid_argument("the archive does not say what its image is called: give it a name"));
+            return Err(Status::invalid_argument(
+                "the archive does not say what its image is called: give it a name",
+            ));
         }
         for name in &names {
             images.push(put(store, name, &target)?);

@@ -14,9 +14,9 @@ use kiln_frontend::Error;
 use kiln_oci::Reference;
 use kiln_proto::images::images_server::Images;
 use kiln_proto::images::{
-    Chunk, InspectImageRequest, InspectImageResponse, ListImagesRequest, ListImagesResponse, LoadImagesRequest,
-    PullImageRequest, PushImageRequest, RemoveImageRequest, RemoveImageResponse, SaveImagesRequest, TagImageRequest,
-    TagImageResponse, TransferProgress,
+    Chunk, InspectImageRequest, InspectImageResponse, ListImagesRequest, ListImagesResponse,
+    LoadImagesRequest, PullImageRequest, PushImageRequest, RemoveImageRequest, RemoveImageResponse,
+    SaveImagesRequest, TagImageRequest, TagImageResponse, TransferProgress,
 };
 use kiln_store::Store;
 use tonic::{Request, Response, Status, Streaming};
@@ -42,7 +42,11 @@ fn full_name(text: &str) -> Result<Reference, Status> {
 
 /// A named image, by its full or familiar name, or by its digest.
 fn find(store: &Store, text: &str) -> Result<kiln_store::Image, Status> {
-    let none = || Status::not_found(format!("no image {text:?} in the image store: `kiln image ls` lists what there is"));
+    let none = || {
+        Status::not_found(format!(
+            "no image {text:?} in the image store: `kiln image ls` lists what there is"
+        ))
+    };
     if text.starts_with("sha256:") {
         let images = store.images().list().map_err(failed)?;
         return images.into_iter().find(|image| image.target.digest.as_str() == text).ok_or_else(none);
@@ -57,13 +61,18 @@ impl Images for ImageService {
     type SaveStream = Answers<Chunk>;
     type LoadStream = Answers<TransferProgress>;
 
-    async fn list(&self, request: Request<ListImagesRequest>) -> Result<Response<ListImagesResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<ListImagesRequest>,
+    ) -> Result<Response<ListImagesResponse>, Status> {
         let store = &self.0.store;
         let wanted = request.into_inner().references;
         let mut images = Vec::new();
         for image in store.images().list().map_err(failed)? {
             let familiar = Reference::parse(&image.name).map(|name| name.familiar()).unwrap_or_default();
-            let taken = |text: &String| *text == image.name || *text == familiar || familiar.split(':').next() == Some(text);
+            let taken = |text: &String| {
+                *text == image.name || *text == familiar || familiar.split(':').next() == Some(text)
+            };
             if wanted.is_empty() || wanted.iter().any(taken) {
                 images.push(describe::image(store, &image).map_err(failed)?);
             }
@@ -71,13 +80,19 @@ impl Images for ImageService {
         Ok(Response::new(ListImagesResponse { images }))
     }
 
-    async fn inspect(&self, request: Request<InspectImageRequest>) -> Result<Response<InspectImageResponse>, Status> {
+    async fn inspect(
+        &self,
+        request: Request<InspectImageRequest>,
+    ) -> Result<Response<InspectImageResponse>, Status> {
         let store = &self.0.store;
         let image = find(store, &request.into_inner().reference)?;
         Ok(Response::new(describe::inspect(store, &image).map_err(failed)?))
     }
 
-    async fn remove(&self, request: Request<RemoveImageRequest>) -> Result<Response<RemoveImageResponse>, Status> {
+    async fn remove(
+        &self,
+        request: Request<RemoveImageRequest>,
+    ) -> Result<Response<RemoveImageResponse>, Status> {
         let store = &self.0.store;
         let image = find(store, &request.into_inner().reference)?;
         store.images().remove(&image.name).map_err(failed)?;
@@ -107,7 +122,10 @@ impl Images for ImageService {
         Ok(Response::new(save::save(&self.0.store, request.into_inner())?))
     }
 
-    async fn load(&self, request: Request<Streaming<LoadImagesRequest>>) -> Result<Response<Self::LoadStream>, Status> {
+    async fn load(
+        &self,
+        request: Request<Streaming<LoadImagesRequest>>,
+    ) -> Result<Response<Self::LoadStream>, Status> {
         let _busy = self.0.activity.begin();
         Ok(Response::new(load::load(self.0.store.clone(), request.into_inner()).await?))
     }

@@ -24,10 +24,16 @@ pub(super) fn save(store: &Store, request: SaveImagesRequest) -> Result<Answers<
     let docker = match request.format.as_str() {
         "" | "oci" => false,
         "docker" => true,
-        other => return Err(Status::invalid_argument(format!("`{other}` is no archive format: expected oci or docker"))),
+        other => {
+            return Err(Status::invalid_argument(format!(
+                "`{other}` is no archive format: expected oci or docker"
+            )));
+        }
     };
     if !request.platforms.is_empty() {
-        return Err(Status::unimplemented("saving some platforms of an image is not supported yet: all are saved"));
+        return Err(Status::unimplemented(
+            "saving some platforms of an image is not supported yet: all are saved",
+        ));
     }
     if request.references.is_empty() {
         return Err(Status::invalid_argument("no image to save: name one or more"));
@@ -44,7 +50,9 @@ pub(super) fn save(store: &Store, request: SaveImagesRequest) -> Result<Answers<
             blobs.push(manifest.config.clone());
             blobs.push(manifest.descriptor.clone());
         }
-        if let [only] = parts.manifests.iter().filter(|manifest| !manifest.attestation).collect::<Vec<_>>()[..] {
+        if let [only] =
+            parts.manifests.iter().filter(|manifest| !manifest.attestation).collect::<Vec<_>>()[..]
+        {
             single = Some((only.descriptor.clone(), image.name.clone()));
         }
         blobs.extend(parts.indexes);
@@ -68,7 +76,9 @@ pub(super) fn save(store: &Store, request: SaveImagesRequest) -> Result<Answers<
             }
         }
         (true, ..) => {
-            return Err(Status::invalid_argument("a docker archive holds one image of one platform: save it as oci"));
+            return Err(Status::invalid_argument(
+                "a docker archive holds one image of one platform: save it as oci",
+            ));
         }
     };
     let docker = manifest.as_ref().map(|(manifest, names)| (&**manifest, names.as_slice()));

@@ -23,7 +23,12 @@ const BLOBS_AT_ONCE: usize = 4;
 
 type Reports = mpsc::Sender<Result<TransferProgress, Status>>;
 
-fn repository(daemon: &Daemon, name: &Reference, session: &str, options: RepositoryOptions) -> Result<Repository, Status> {
+fn repository(
+    daemon: &Daemon,
+    name: &Reference,
+    session: &str,
+    options: RepositoryOptions,
+) -> Result<Repository, Status> {
     let group = SessionGroup::new([SessionId::new(session)]);
     let credentials = Arc::new(SessionCredentials::new(daemon.sessions.clone(), group));
     daemon.registry.client(credentials).repository(name, options).map_err(failed)
@@ -32,7 +37,9 @@ fn repository(daemon: &Daemon, name: &Reference, session: &str, options: Reposit
 fn platforms(texts: &[String]) -> Result<Vec<Platform>, Status> {
     texts
         .iter()
-        .map(|text| Platform::parse(text).map_err(|_| Status::invalid_argument(format!("`{text}` is no platform"))))
+        .map(|text| {
+            Platform::parse(text).map_err(|_| Status::invalid_argument(format!("`{text}` is no platform")))
+        })
         .collect()
 }
 
@@ -80,11 +87,18 @@ impl Observer for BlobReport {
 
     fn message(&self, line: &str) {
         let action = format!("{}: {line}", self.action);
-        let _ = self.reports.try_send(Ok(TransferProgress { id: self.id.clone(), action, ..TransferProgress::default() }));
+        let _ = self.reports.try_send(Ok(TransferProgress {
+            id: self.id.clone(),
+            action,
+            ..TransferProgress::default()
+        }));
     }
 }
 
-pub(super) fn pull(daemon: Arc<Daemon>, request: PullImageRequest) -> Result<Answers<TransferProgress>, Status> {
+pub(super) fn pull(
+    daemon: Arc<Daemon>,
+    request: PullImageRequest,
+) -> Result<Answers<TransferProgress>, Status> {
     let name = full_name(&request.reference)?;
     let wanted = platforms(&request.platforms)?;
     let repository = repository(&daemon, &name, &request.session, RepositoryOptions::default())?;
@@ -94,11 +108,12 @@ pub(super) fn pull(daemon: Arc<Daemon>, request: PullImageRequest) -> Result<Ans
         let object = name.object().unwrap_or("latest").to_owned();
         let resolved = repository.resolve(&object).await.map_err(failed)?;
         let mut pulled = Pulled { store, repository: &repository, reports: &reports, held: Vec::new() };
-        pulled.image(&resolved.descriptor, &wanted).await?;
-        store.images().put(&name.to_string(), &resolved.descriptor).map_err(failed)?;
+        let target = pulled.image(&resolved.descriptor, &wanted).await?;
+        store.images().put(&name.to_string(), &target).map_err(failed)?;
         let image = find(store, &name.to_string())?;
         let result = vec![describe::image(store, &image).map_err(failed)?];
-        let _ = reports.send(Ok(TransferProgress { done: true, result, ..TransferProgress::default() })).await;
+        let _ =
+            reports.send(Ok(TransferProgress { done: true, result, ..TransferProgress::default() })).await;
         Ok(())
     }))
 }
@@ -112,16 +127,20 @@ struct Pulled<'a> {
 }
 
 impl Pulled<'_> {
-    /// Fetches an image: of an index the manifests for the wanted platforms, this machine's when none are.
-    async fn image(&mut self, target: &Descriptor, wanted: &[Platform]) -> Result<(), Status> {
+    /// Fetches an image: of an index the manifests for the wanted platforms, this machine's when none are. Gives what the name
+    /// stands for here: one manifest when only one was taken, so that what is named is whole.
+    async fn image(&mut self, target: &Descriptor, wanted: &[Platform]) -> Result<Descriptor, Status> {
         let bytes = self.document(target).await?;
         let manifests = match ManifestKind::parse(&target.media_type, &bytes).map_err(failed)? {
             ManifestKind::Manifest(_) => vec![target.clone()],
             ManifestKind::Index(index) => pick(&index.manifests, wanted)?,
         };
+        let named = if let [only] = &manifests[..] { only.clone() } else { target.clone() };
         for manifest in manifests {
             let bytes = self.document(&manifest).await?;
-            let ManifestKind::Manifest(parts) = ManifestKind::parse(&manifest.media_type, &bytes).map_err(failed)? else {
+            let ManifestKind::Manifest(parts) =
+                ManifestKind::parse(&manifest.media_type, &bytes).map_err(failed)?
+            else {
                 return Err(Status::data_loss(format!("{} is an index in an index", manifest.digest)));
             };
             let blobs = parts.layers.iter().chain([&parts.config]).cloned().collect::<Vec<_>>();
@@ -133,7 +152,7 @@ impl Pulled<'_> {
                 .await?;
             self.held.extend(fetched);
         }
-        Ok(())
+        Ok(named)
     }
 
     async fn document(&mut self, descriptor: &Descriptor) -> Result<bytes::Bytes, Status> {
@@ -173,8 +192,14 @@ fn pick(manifests: &[Descriptor], wanted: &[Platform]) -> Result<Vec<Descriptor>
     Ok(picked)
 }
 
-async fn fetch(store: &Store, repository: &Repository, reports: &Reports, blob: &Descriptor) -> Result<Blob, Status> {
-    let report = Arc::new(BlobReport { reports: reports.clone(), id: blob.digest.to_string(), action: "pulling" });
+async fn fetch(
+    store: &Store,
+    repository: &Repository,
+    reports: &Reports,
+    blob: &Descriptor,
+) -> Result<Blob, Status> {
+    let report =
+        Arc::new(BlobReport { reports: reports.clone(), id: blob.digest.to_string(), action: "pulling" });
     if let Some(held) = store.content().pin(&blob.digest).map_err(failed)? {
         report.progress(blob.size, blob.size);
         return Ok(held);
@@ -191,13 +216,18 @@ async fn fetch(store: &Store, repository: &Repository, reports: &Reports, blob: 
     tokio::task::spawn_blocking(move || ingest.commit()).await.map_err(failed)?.map_err(failed)
 }
 
-pub(super) fn push(daemon: Arc<Daemon>, request: PushImageRequest) -> Result<Answers<TransferProgress>, Status> {
+pub(super) fn push(
+    daemon: Arc<Daemon>,
+    request: PushImageRequest,
+) -> Result<Answers<TransferProgress>, Status> {
     let image = find(&daemon.store, &request.reference)?;
     let target = if request.target.is_empty() { image.name.as_str() } else { request.target.as_str() };
     let name = full_name(target)?;
     let wanted = platforms(&request.platforms)?;
     if !wanted.is_empty() {
-        return Err(Status::unimplemented("pushing some platforms of an image is not supported yet: push all of them"));
+        return Err(Status::unimplemented(
+            "pushing some platforms of an image is not supported yet: push all of them",
+        ));
     }
     let options = RepositoryOptions { insecure: request.insecure, ..RepositoryOptions::push() };
     let repository = repository(&daemon, &name, &request.session, options)?;
@@ -227,12 +257,18 @@ pub(super) fn push(daemon: Arc<Daemon>, request: PushImageRequest) -> Result<Ans
             repository.push_manifest(&document.media_type, bytes, tag).await.map_err(failed)?;
         }
         let result = vec![describe::image(store, &image).map_err(failed)?];
-        let _ = reports.send(Ok(TransferProgress { done: true, result, ..TransferProgress::default() })).await;
+        let _ =
+            reports.send(Ok(TransferProgress { done: true, result, ..TransferProgress::default() })).await;
         Ok(())
     }))
 }
 
-async fn send(store: &Store, repository: &Repository, reports: &Reports, blob: &Descriptor) -> Result<(), Status> {
+async fn send(
+    store: &Store,
+    repository: &Repository,
+    reports: &Reports,
+    blob: &Descriptor,
+) -> Result<(), Status> {
     let report = BlobReport { reports: reports.clone(), id: blob.digest.to_string(), action: "pushing" };
     let observer: Arc<dyn Observer> = Arc::new(report);
     let source = FileSource { path: store.content().path(&blob.digest) };

@@ -65,7 +65,7 @@ pub fn unpack(
     };
     let failed = |source| FileError::Unpack { path: show(&node.path), source };
     let plain = plain(node.open()?).map_err(failed)?;
-    apply(plain, &PathBuf::from(format!("/proc/self/fd/{}", upper.as_raw_fd())), &options)?;
+    apply(plain, &PathBuf::from(format!("/proc/self/fd/{}/.", upper.as_raw_fd())), &options)?;
     Ok(true)
 }
 
