@@ -9,9 +9,9 @@ use futures::StreamExt;
 use kiln_oci::{Descriptor, Digest, Manifest, Timestamp, annotations, media_type};
 use kiln_registry::{Repository, RepositoryOptions};
 use kiln_session::daemon::{Caller, ClientStore};
-use kiln_solver::{Cache, OpContext, RecordId, ResultStore, StoreError};
+use kiln_solver::{Cache, Op, OpContext, RecordId, ResultStore, StoreError};
 use kiln_store::{LayerMeta, LazyLayer, Provider, Ref, Store};
-use kiln_worker::{VertexOp, note_repository};
+use kiln_worker::note_repository;
 
 use crate::document::CacheConfig;
 use crate::error::CacheError;
@@ -201,8 +201,8 @@ impl ImportedCache {
         self.keys.graph().records.len()
     }
 
-    /// For the solver.
-    pub fn cache(&self) -> Cache<VertexOp> {
+    /// For the solver, whatever its ops are, as long as they give refs.
+    pub fn cache<O: Op<Output = Ref>>(&self) -> Cache<O> {
         Cache::new(self.name.clone(), self.keys.clone(), Arc::new(self.clone()))
     }
 
@@ -251,12 +251,12 @@ impl ImportedCache {
 }
 
 #[async_trait::async_trait]
-impl ResultStore<VertexOp> for ImportedCache {
+impl<O: Op<Output = Ref>> ResultStore<O> for ImportedCache {
     async fn save(&self, _output: &Ref, _created: SystemTime) -> Result<RecordId, StoreError> {
         Err(StoreError::not_found("an imported cache is not written to".to_owned()))
     }
 
-    async fn load(&self, record: &RecordId, _cx: &OpContext<VertexOp>) -> Result<Ref, StoreError> {
+    async fn load(&self, record: &RecordId, _cx: &OpContext<O>) -> Result<Ref, StoreError> {
         self.reference(record)
     }
 
