@@ -143,9 +143,8 @@ mod tests {
             message: "failed".into(),
             details: vec![Any {
                 type_url: format!("github.com/moby/buildkit/errdefs.{type_name}+json"),
-                value: json.as_bytes().to_vec().into(),
+                value: json.as_bytes().to_vec(),
             }],
-            ..Default::default()
         };
         tonic::Status::with_details(tonic::Code::Unknown, "failed", rpc.encode_to_vec().into())
     }

@@ -150,7 +150,7 @@ pub enum ManifestKind {
     /// One image (or another single artifact).
     Manifest(Box<Manifest>),
     /// Several.
-    Index(Index),
+    Index(Box<Index>),
 }
 
 impl ManifestKind {
@@ -171,7 +171,7 @@ impl ManifestKind {
         Ok(if is_manifest {
             Self::Manifest(Box::new(serde_json::from_slice(bytes)?))
         } else {
-            Self::Index(serde_json::from_slice(bytes)?)
+            Self::Index(Box::new(serde_json::from_slice(bytes)?))
         })
     }
 }

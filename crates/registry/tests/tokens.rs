@@ -56,7 +56,7 @@ async fn fetches_and_keeps_a_token() {
     assert_eq!(tokens.seen()[0].header("authorization"), Some("Basic bWU6cmlnaHQ="));
     // One request to learn how to ask, then one each.
     assert_eq!(registry.seen().len(), 4);
-    assert_eq!(*setup.logins.asked.lock().unwrap(), [registry.address.clone()]);
+    assert_eq!(*setup.logins.asked.lock().unwrap(), std::slice::from_ref(&registry.address));
     // The registry forgets the token: it is fetched anew.
     valid.store(7, Ordering::SeqCst);
     assert!(repository.resolve("t").await.unwrap_err().is_not_found());

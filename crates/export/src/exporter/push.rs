@@ -77,10 +77,11 @@ async fn push(
 
     let _step = build.reporter.step(format!("pushing manifest for {shown}"));
     if image.has_index() {
-        let each = image.manifests.iter().map(|node| {
+        let mut each = Vec::new();
+        for node in &image.manifests {
             let descriptor = &node.manifest.descriptor;
-            repository.push_manifest(&descriptor.media_type, node.manifest.bytes.clone(), None)
-        });
+            each.push(repository.push_manifest(&descriptor.media_type, node.manifest.bytes.clone(), None));
+        }
         stream::iter(each)
             .buffer_unordered(BLOBS_AT_ONCE)
             .try_collect::<Vec<_>>()
@@ -122,14 +123,12 @@ async fn push_blobs(
     jobs.sort_by_key(|job| std::cmp::Reverse(job.descriptor.size));
     let total = jobs.iter().map(|job| job.descriptor.size).sum();
     let sum = Arc::new(Sum { step, total, done: Mutex::default() });
-    stream::iter(jobs)
-        .map(|job| {
-            let sum = sum.clone();
-            async move { job.push(&exporters.store, repository, reference, sum).await }
-        })
-        .buffer_unordered(BLOBS_AT_ONCE)
-        .try_collect::<Vec<()>>()
-        .await?;
+    // A list and not a mapped stream: the compiler cannot see that the latter may move between threads.
+    let mut each = Vec::new();
+    for job in &jobs {
+        each.push(job.push(&exporters.store, repository, reference, sum.clone()));
+    }
+    stream::iter(each).buffer_unordered(BLOBS_AT_ONCE).try_collect::<Vec<()>>().await?;
     Ok(())
 }
 

@@ -89,7 +89,7 @@ fn definition() -> pb::Definition {
     };
     let file = pb::Op {
         inputs: vec![input(&source)],
-        op: Some(pb::op::Op::File(pb::FileOp { actions: vec![action], ..Default::default() })),
+        op: Some(pb::op::Op::File(pb::FileOp { actions: vec![action] })),
         ..Default::default()
     };
     let end = pb::Op { inputs: vec![input(&file)], ..Default::default() };

@@ -72,10 +72,6 @@ impl BuildBridge {
         }))
     }
 
-    pub fn job(&self) -> &Job<VertexOp> {
-        &self.0.job
-    }
-
     async fn run_frontend(&self, request: SolveRequest) -> Result<Solution<Promise>, Error> {
         let mut opts = request.frontend_opts;
         let name = match request.frontend.as_str() {

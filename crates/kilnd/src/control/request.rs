@@ -28,8 +28,6 @@ pub struct BuildRequest {
     pub frontend_opts: BTreeMap<String, String>,
     pub frontend_inputs: BTreeMap<String, pb::Definition>,
     pub exporters: Vec<Exporter>,
-    pub session_exporter: bool,
-    pub cache_exports: Vec<CacheOptionsEntry>,
     pub cache_imports: Vec<CacheImport>,
     pub entitlements: BTreeSet<String>,
     pub source_policy: Option<sourcepolicy::Policy>,
@@ -81,6 +79,24 @@ pub fn read(request: SolveRequest, daemon: &Daemon) -> Result<BuildRequest, Stat
             request.compatibility_version
         )));
     }
+    if request.enable_session_exporter {
+        return Err(Status::unimplemented(
+            "exporters that the session chooses are not supported by kilnd yet",
+        ));
+    }
+    if let Some(export) = cache_exports.first() {
+        return Err(Status::unimplemented(format!(
+            "cache export ({}) is not supported by kilnd yet",
+            export.r#type
+        )));
+    }
+    if let Some(import) = cache_imports.first() {
+        return Err(Status::unimplemented(format!(
+            "cache import ({}) is not supported by kilnd yet",
+            import.kind
+        )));
+    }
+    refuse_attestations(&request.frontend_attrs)?;
     if request.proxy_network {
         return Err(Status::unimplemented("the capturing proxy network is not supported by kilnd yet"));
     }
@@ -93,8 +109,6 @@ pub fn read(request: SolveRequest, daemon: &Daemon) -> Result<BuildRequest, Stat
         frontend_opts: request.frontend_attrs,
         frontend_inputs: request.frontend_inputs,
         exporters,
-        session_exporter: request.enable_session_exporter,
-        cache_exports,
         cache_imports,
         source_policy: request.source_policy,
         policy_session: request.source_policy_session,
@@ -104,6 +118,23 @@ pub fn read(request: SolveRequest, daemon: &Daemon) -> Result<BuildRequest, Stat
         },
         internal: request.internal,
     })
+}
+
+/// Attestations that a client asks for are not made yet. The ones that Buildx asks for by default, which it drops itself where an
+/// exporter cannot hold them (`inline-only`), are left out; any other is refused.
+fn refuse_attestations(attrs: &BTreeMap<String, String>) -> Result<(), Status> {
+    for (key, value) in
+        attrs.iter().filter(|(key, _)| key.starts_with("attest:") || *key == "build-arg:BUILDKIT_ATTEST")
+    {
+        let switched_off = value == "disabled=true" || value == "false";
+        if !switched_off && !value.split(',').any(|part| part == "inline-only=true") {
+            return Err(Status::unimplemented(format!(
+                "{key}={value}: attestations are not supported by kilnd yet"
+            )));
+        }
+        tracing::warn!(key, value, "an attestation that the client asks for by default is not made");
+    }
+    Ok(())
 }
 
 /// Two exports of one kind to one place would overwrite each other.

@@ -218,13 +218,13 @@ impl<'a> Filter<'a> {
         if spelled.is_empty() && record.is_dir() {
             return;
         }
-        if let Some(glob) = &self.glob {
-            if !matched.as_ref().is_some_and(|dir| is_below(&spelled, dir)) {
-                if !glob.matches(&spelled) {
-                    return;
-                }
-                *matched = Some(spelled.clone());
+        if let Some(glob) = &self.glob
+            && !matched.as_ref().is_some_and(|dir| is_below(&spelled, dir))
+        {
+            if !glob.matches(&spelled) {
+                return;
             }
+            *matched = Some(spelled.clone());
         }
         let base = matched.as_deref().unwrap_or_default();
         let candidate = spelled.strip_prefix(base).unwrap_or(&spelled).trim_start_matches('/').to_owned();

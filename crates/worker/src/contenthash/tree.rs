@@ -81,10 +81,10 @@ impl Tree {
     /// [`TooManyLinks`] for a loop.
     pub fn resolve(&self, path: &str, follow_last: bool) -> Result<Option<usize>, TooManyLinks> {
         let relative = path.trim_matches('/').as_bytes();
-        if let Some(index) = self.find(relative) {
-            if !follow_last || !matches!(self.record(index).kind, RecordKind::Symlink { .. }) {
-                return Ok(Some(index));
-            }
+        if let Some(index) = self.find(relative)
+            && (!follow_last || !matches!(self.record(index).kind, RecordKind::Symlink { .. }))
+        {
+            return Ok(Some(index));
         }
         let mut pending: Vec<Cow<'_, [u8]>> = components(relative).map(Cow::Borrowed).collect();
         pending.reverse();

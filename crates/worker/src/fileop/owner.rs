@@ -58,7 +58,7 @@ pub fn resolve(
 }
 
 /// An unreadable number counts as 0, as in the C library.
-fn id(field: &String) -> Option<u32> {
+fn id(field: &str) -> Option<u32> {
     Some(field.parse::<u32>().ok().filter(|id| *id <= ID_MAX).unwrap_or(0))
 }
 

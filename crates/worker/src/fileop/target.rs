@@ -237,10 +237,10 @@ impl TargetDir {
 
     /// What `name` is here.
     pub fn lookup(&self, target: &Target, name: &OsStr) -> Result<Option<Found>, Errno> {
-        if let Some(upper) = self.upper_fd() {
-            if let Some(meta) = meta_at(upper, name, &target.format)? {
-                return Ok((!is_whiteout(&meta)).then_some(Found::Upper(meta)));
-            }
+        if let Some(upper) = self.upper_fd()
+            && let Some(meta) = meta_at(upper, name, &target.format)?
+        {
+            return Ok((!is_whiteout(&meta)).then_some(Found::Upper(meta)));
         }
         Ok(self.below(target, name)?.map(Found::Lower))
     }
