@@ -55,6 +55,8 @@ impl Terminal {
             self.rows.pop_front();
             self.row = self.row.saturating_sub(1);
         }
+        // The cursor may stand below the last row that was written to.
+        self.row = self.row.min(self.height - 1);
         self.column = self.column.min(self.width);
     }
 
@@ -175,6 +177,9 @@ impl Terminal {
         self.column = 0;
         self.row += 1;
         if self.row >= self.height {
+            while self.rows.len() < self.height {
+                self.rows.push_back(Vec::new());
+            }
             self.rows.pop_front();
             self.row = self.height - 1;
         }
@@ -267,6 +272,16 @@ mod tests {
     #[test]
     fn wide_characters_take_two_cells() {
         assert_eq!(shown(&["漢漢漢漢漢漢".as_bytes()]), ["漢漢漢漢漢", "漢"]);
+    }
+
+    #[test]
+    fn shrinks_above_a_cursor_that_went_down_without_writing() {
+        let mut terminal = Terminal::new(3, 10);
+        terminal.write(b"top\x1b[3B");
+        terminal.resize(2, 10);
+        terminal.write(b"x");
+        assert_eq!(terminal.lines().collect::<Vec<_>>(), ["top", "   x"]);
+        assert_eq!(terminal.rows.len(), 2);
     }
 
     proptest! {
