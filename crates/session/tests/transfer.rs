@@ -378,7 +378,8 @@ async fn results_go_to_files() {
     assert_eq!(fs::read(&path).expect("reads"), data);
 
     let unwanted = [("unwanted".to_string(), "yes".to_string())].into();
-    assert!(matches!(open.caller.send_file(1, &unwanted).await, Err(Error::TargetExists)));
+    let sender = open.caller.send_file(1, &unwanted).await.expect("opens");
+    assert!(matches!(sender.finish().await, Err(Error::TargetExists)));
 
     let mut sender = open.caller.send_file(2, &Default::default()).await.expect("opens");
     let mut result = Ok(());

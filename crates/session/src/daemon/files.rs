@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use http::uri::PathAndQuery;
 use kiln_proto::MESSAGE_BYTES_MAX;
 use kiln_proto::filesync::BytesMessage;
@@ -11,11 +11,12 @@ use kiln_proto::filesync::file_send_client::FileSendClient;
 use kiln_proto::filesync::file_sync_client::FileSyncClient;
 use kiln_proto::fsutil_types::Packet;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::{Caller, Error};
@@ -45,10 +46,15 @@ pub struct FileSyncRequest {
     pub limits: ReceiveLimits,
 }
 
-/// A file that is being sent to the client. Dropped before [`FileSender::finish`], it is broken off at the client as well.
+/// A file that is being sent to the client. Dropped before [`FileSender::finish`], its end is never sent.
 pub struct FileSender {
-    chunks: mpsc::Sender<BytesMessage>,
-    answer: Streaming<BytesMessage>,
+    chunks: mpsc::Sender<Chunk>,
+    answer: JoinHandle<Result<(), Error>>,
+}
+
+enum Chunk {
+    Data(Bytes),
+    End,
 }
 
 impl Caller {
@@ -103,10 +109,8 @@ impl Caller {
         Ok(())
     }
 
-    /// Begins to send one file to the target of exporter number `exporter`.
-    ///
-    /// # Errors
-    /// [`Error::TargetExists`]: the client does not want it.
+    /// Begins to send one file to the target of exporter number `exporter`. Whether the client wants it at all
+    /// ([`Error::TargetExists`]) shows while it is sent: some clients answer nothing before they have all of it.
     pub async fn send_file(
         &self,
         exporter: u32,
@@ -114,7 +118,7 @@ impl Caller {
     ) -> Result<FileSender, Error> {
         let mut client = self.file_send()?;
         let (chunks, receiver) = mpsc::channel(CHUNK_QUEUE);
-        let mut call = Request::new(ReceiverStream::new(receiver));
+        let mut call = Request::new(until_end(receiver));
         exporter_metadata(call.metadata_mut(), exporter);
         for (key, value) in metadata {
             let name = format!("{}{key}", keys::EXPORTER_METADATA_PREFIX);
@@ -123,13 +127,28 @@ impl Caller {
             call.metadata_mut()
                 .insert(header, AsciiMetadataValue::try_from(value.as_str()).map_err(|_| invalid())?);
         }
-        let answer = client.diff_copy(call).await.map_err(target_error)?.into_inner();
+        let answer = tokio::spawn(async move {
+            let mut answer = client.diff_copy(call).await.map_err(target_error)?.into_inner();
+            while answer.next().await.transpose().map_err(target_error)?.is_some() {}
+            Ok(())
+        });
         Ok(FileSender { chunks, answer })
     }
 
     fn file_send(&self) -> Result<FileSendClient<Channel>, Error> {
         Ok(FileSendClient::new(self.channel_for(SEND)?).max_decoding_message_size(MESSAGE_BYTES_MAX))
     }
+}
+
+/// The bytes of a file. A file without its end is not ended: the client would take it for whole.
+fn until_end(chunks: mpsc::Receiver<Chunk>) -> impl Stream<Item = BytesMessage> + Send + 'static {
+    futures::stream::unfold(chunks, |mut chunks| async move {
+        match chunks.recv().await {
+            Some(Chunk::Data(data)) => Some((BytesMessage { data }, chunks)),
+            Some(Chunk::End) => None,
+            None => std::future::pending().await,
+        }
+    })
 }
 
 fn exporter_metadata(metadata: &mut MetadataMap, exporter: u32) {
@@ -145,30 +164,30 @@ impl FileSender {
     pub async fn write(&mut self, mut data: Bytes) -> Result<(), Error> {
         while !data.is_empty() {
             let part = data.split_to(data.len().min(CHUNK_BYTES_MAX));
-            if self.chunks.send(BytesMessage { data: part }).await.is_err() {
-                return Err(self.failure().await);
+            if self.chunks.send(Chunk::Data(part)).await.is_err() {
+                return Err(match self.outcome().await {
+                    Ok(()) => Status::aborted("the client stopped taking the file").into(),
+                    Err(error) => error,
+                });
             }
         }
         Ok(())
     }
 
     /// Sends the end and waits until the client has everything.
-    pub async fn finish(self) -> Result<(), Error> {
-        let Self { chunks, mut answer } = self;
-        drop(chunks);
-        while let Some(message) = answer.next().await {
-            message.map_err(target_error)?;
-        }
-        Ok(())
+    pub async fn finish(mut self) -> Result<(), Error> {
+        // Fails only if the client has answered already, which is looked at next.
+        let _ = self.chunks.send(Chunk::End).await;
+        self.outcome().await
     }
 
-    /// Why the client takes no more.
-    async fn failure(&mut self) -> Error {
-        while let Some(message) = self.answer.next().await {
-            if let Err(status) = message {
-                return target_error(status);
-            }
-        }
-        Status::aborted("the client stopped taking the file").into()
+    async fn outcome(&mut self) -> Result<(), Error> {
+        (&mut self.answer).await.map_err(|_| Status::internal("the transfer panicked"))?
+    }
+}
+
+impl Drop for FileSender {
+    fn drop(&mut self) {
+        self.answer.abort();
     }
 }
