@@ -34,9 +34,9 @@ mod targets;
 pub mod values;
 
 pub use convert::{
-    CacheImport, ConvertError, ConvertOptions, Converted, FrontendOptions, ImageAnswer, ImageConfigRequest,
-    ImageStore, MainContext, NoCache, OptionError, ResolvedImage, Resolver, SbomOptions, SbomTargets,
-    convert, lint, outline,
+    AttestationOptions, CacheImport, ConvertError, ConvertOptions, Converted, FrontendOptions, ImageAnswer,
+    ImageConfigRequest, ImageStore, MainContext, NoCache, OptionError, ResolvedImage, Resolver, SbomOptions,
+    SbomTargets, convert, lint, outline,
 };
 pub use error::{Error, ErrorKind, ResolveError};
 pub use ignore::{IgnoreError, parse_ignore};

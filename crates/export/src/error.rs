@@ -127,7 +127,7 @@ impl ExportError {
     }
 
     /// Puts what was tried before an error from below.
-    pub(crate) fn failed(what: impl Into<String>, source: impl Into<Cause>) -> Self {
+    pub fn failed(what: impl Into<String>, source: impl Into<Cause>) -> Self {
         Self::Failed { what: what.into(), source: source.into() }
     }
 }

@@ -1,7 +1,10 @@
 //! What a build gives to its exporters.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_frontend::{Refs, Solution, SubjectKind};
 use kiln_oci::{Digest, Image, Platform, platform};
@@ -9,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ExportError;
 use crate::image::attest::INLINE_ONLY_KEY;
-use crate::provenance::{Provenance, ProvenanceOptions};
+use crate::provenance::ProvenanceOptions;
 
 /// A frontend's image configuration, per platform with `/<id>` behind it.
 pub const IMAGE_CONFIG_KEY: &str = "containerimage.config";
@@ -67,10 +70,17 @@ pub struct Attestation<R> {
 pub enum AttestationContent<R> {
     /// In a file of a reference.
     File(R),
-    /// Here. Only the daemon itself makes such ones.
-    Bytes(Bytes),
+    /// Made when an exporter asks for them. Only the daemon itself makes such ones.
+    Late(Arc<dyn LateContent>),
     /// Nowhere: a frontend's mistake.
     Missing,
+}
+
+/// The bytes of an attestation which tells of what exporters do before they ask for it.
+#[async_trait]
+pub trait LateContent: fmt::Debug + Send + Sync {
+    /// The predicate.
+    async fn bytes(&self) -> Result<Bytes, ExportError>;
 }
 
 /// Whether an attestation is one or many.
@@ -152,14 +162,13 @@ impl<R> From<kiln_frontend::Attestation<R>> for Attestation<R> {
 }
 
 impl<R> Source<R> {
-    /// Attaches what the daemon itself states about a platform's result.
+    /// Attaches what the daemon itself states about how a platform's result was made.
     pub fn add_provenance(
         &mut self,
         platform: &str,
-        provenance: &Provenance,
         options: &ProvenanceOptions,
-    ) -> Result<(), ExportError> {
-        let content = AttestationContent::Bytes(provenance.to_json()?.into());
+        content: Arc<dyn LateContent>,
+    ) {
         let metadata = [
             ("reason".to_owned(), Bytes::from_static(b"provenance")),
             (INLINE_ONLY_KEY.to_owned(), options.inline_only.to_string().into()),
@@ -167,12 +176,11 @@ impl<R> Source<R> {
         self.attestations.entry(platform.to_owned()).or_default().push(Attestation {
             kind: AttestationKind::InToto,
             metadata: metadata.into(),
-            content,
+            content: AttestationContent::Late(content),
             path: options.filename.clone(),
-            predicate_type: provenance.predicate_type().to_owned(),
+            predicate_type: options.version.predicate_type().to_owned(),
             subjects: Vec::new(),
         });
-        Ok(())
     }
 
     /// Whether it has one reference a platform.

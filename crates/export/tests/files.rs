@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use kiln_export::provenance::{BuildFacts, Capture, Provenance, ProvenanceOptions, Request};
 use kiln_store::{CommitInfo, LayerMeta, Ref};
@@ -119,7 +120,7 @@ async fn attestations_beside_files() {
         let made =
             Provenance::new(options.clone(), &Request::default(), Capture::new(), BuildFacts::default());
         let platform = source.platforms().unwrap().platforms[0].id.clone();
-        source.add_provenance(&platform, &made.unwrap(), &options).unwrap();
+        source.add_provenance(&platform, &options, Arc::new(made.unwrap()));
         world.export("local", &source, &[("attestation-prefix", "p.")]).await.unwrap();
         let files = listing(&world.out());
         assert_eq!(files.contains_key("p.provenance.json"), inline_only == "false");

@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::process::Output;
+use std::sync::Arc;
 
 use kiln_export::provenance::{BuildFacts, Capture, Provenance, ProvenanceOptions, Request};
 use kiln_oci::{Descriptor, Image, Index, Manifest, media_type};
@@ -83,7 +84,7 @@ async fn pushes_platforms_with_attestations() {
     let options = ProvenanceOptions::parse(&BTreeMap::new()).unwrap();
     let provenance =
         Provenance::new(options.clone(), &Request::default(), Capture::new(), BuildFacts::default()).unwrap();
-    source.add_provenance("linux/arm64", &provenance, &options).unwrap();
+    source.add_provenance("linux/arm64", &options, Arc::new(provenance));
     let name = registry.reference("team/app:1");
     let attrs = [
         ("name", name.as_str()),

@@ -16,6 +16,7 @@ mod details;
 pub mod dockerfile;
 mod error;
 pub mod gateway;
+pub mod sbom;
 mod solution;
 
 pub use bridge::{

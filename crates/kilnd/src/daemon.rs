@@ -18,7 +18,7 @@ use kiln_solver::{Solver, SolverOptions};
 use kiln_store::{Backend, Store, StoreOptions};
 use kiln_worker::{GitSettings, VertexOp, Worker, WorkerConfig};
 
-use crate::bridge::{BuildBridge, Frontends};
+use crate::bridge::{BuildBridge, Frontends, Origins};
 use crate::builds::Builds;
 use crate::garbage::Garbage;
 use crate::history::History;
@@ -44,6 +44,8 @@ pub struct Daemon {
     pub garbage: Garbage,
     /// Images that may be frontends.
     pub allowed_images: AllowedImages,
+    /// What made the graphs of the builds that run.
+    pub origins: Origins,
 }
 
 /// Why a daemon could not be put together.
@@ -114,6 +116,7 @@ impl Daemon {
             activity: Activity::default(),
             garbage: Garbage::default(),
             allowed_images,
+            origins: Origins::default(),
         })
     }
 

@@ -3,6 +3,7 @@
 //! A record is the wire's own message, kept in the store; the progress is a blob of answers, each behind its length in four bytes,
 //! little endian (BuildKit's `application/vnd.buildkit.status.v0`).
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -13,15 +14,19 @@ use kiln_proto::control::{
 };
 use kiln_proto::prost::Message;
 use kiln_proto::prost_types::Timestamp;
-use kiln_store::{HistoryEntry, Store};
+use kiln_store::{Blob, HistoryEntry, Store};
 use tokio::sync::broadcast;
 use tonic::Status;
 
+use crate::attest::HistoryStatement;
 use crate::builds::{Subscription, to_timestamp};
 use crate::daemon::Daemon;
 
 /// Kind of the blob with a build's progress.
 const STATUS_MEDIA_TYPE: &str = "application/vnd.buildkit.status.v0";
+/// Kind of the blobs with statements about a build.
+const IN_TOTO_MEDIA_TYPE: &str = "application/vnd.in-toto+json";
+const PREDICATE_TYPE_ANNOTATION: &str = "in-toto.io/predicate-type";
 /// Events that a slow listener may lag behind.
 const EVENTS: usize = 256;
 /// The largest answer in a stored progress, in bytes.
@@ -144,8 +149,9 @@ async fn keep(
 }
 
 fn save(store: &Store, record: &BuildHistoryRecord) -> Result<(), kiln_store::Error> {
-    let blobs: Vec<kiln_oci::Digest> =
-        record.logs.iter().filter_map(|logs| logs.digest.parse().ok()).collect();
+    let statements = record.result.iter().chain(record.results.values()).flat_map(|one| &one.attestations);
+    let kept = record.logs.iter().chain(statements);
+    let blobs: Vec<kiln_oci::Digest> = kept.filter_map(|blob| blob.digest.parse().ok()).collect();
     let entry = HistoryEntry {
         id: record.r#ref.clone(),
         created_ms: timestamp_ms(record.created_at.as_ref()),
@@ -256,6 +262,51 @@ pub async fn update(daemon: &Daemon, request: UpdateBuildHistoryRequest) -> Resu
         daemon.history.tell(BuildHistoryEventType::Complete, &record);
     }
     Ok(())
+}
+
+/// Notes an image that exporter number `id` made.
+pub fn add_image(record: &mut BuildHistoryRecord, id: i64, image: &kiln_oci::Descriptor) {
+    let descriptor = Descriptor {
+        media_type: image.media_type.clone(),
+        digest: image.digest.to_string(),
+        size: i64::try_from(image.size).unwrap_or(i64::MAX),
+        annotations: image.annotations.clone(),
+    };
+    let result = record.result.get_or_insert_default();
+    if result.results.is_empty() {
+        // For clients of old, which know one image.
+        result.result_deprecated = Some(descriptor.clone());
+    }
+    result.results.insert(id, descriptor);
+}
+
+/// Keeps a statement of how a result was made, and notes it. The blob is to be held until the record is kept.
+///
+/// # Errors
+/// The store cannot take it.
+pub async fn add_statement(
+    store: &Store,
+    record: &mut BuildHistoryRecord,
+    statement: HistoryStatement,
+) -> Result<Blob, kiln_frontend::Error> {
+    let (content, json) = (store.clone(), statement.json.clone());
+    let kept = store.pool().run(move || content.content().put(&json)).await;
+    let blob = kept.and_then(|kept| kept).map_err(|error| kiln_frontend::Error::of(&error))?;
+    let descriptor = Descriptor {
+        media_type: IN_TOTO_MEDIA_TYPE.to_owned(),
+        digest: blob.digest().to_string(),
+        size: i64::try_from(statement.json.len()).unwrap_or(i64::MAX),
+        annotations: BTreeMap::from([(
+            PREDICATE_TYPE_ANNOTATION.to_owned(),
+            statement.predicate_type.to_owned(),
+        )]),
+    };
+    let result = match statement.id.as_str() {
+        "" => record.result.get_or_insert_default(),
+        id => record.results.entry(id.to_owned()).or_default(),
+    };
+    result.attestations.push(descriptor);
+    Ok(blob)
 }
 
 /// A record for a build that starts now.

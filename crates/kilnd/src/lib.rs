@@ -1,8 +1,10 @@
 //! The builder daemon: settings, listeners, the Control service, builds, history, garbage collection.
 #![deny(unsafe_code)]
 
+mod attest;
 mod bridge;
 mod builds;
+mod content;
 mod control;
 mod daemon;
 mod exporting;

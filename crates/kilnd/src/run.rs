@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use kiln_exec::userns::{self, Entered};
 use kiln_proto::MESSAGE_BYTES_MAX;
+use kiln_proto::content::content_server::ContentServer;
 use kiln_proto::control::control_server::ControlServer;
 use kiln_proto::frontend::llb_bridge_server::LlbBridgeServer;
 use kiln_proto::images::images_server::ImagesServer;
@@ -14,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
+use crate::content::ContentService;
 use crate::control::ControlService;
 use crate::daemon::{self, Daemon};
 use crate::images::ImageService;
@@ -102,6 +104,7 @@ async fn serve(settings: Settings, rootless: Option<userns::Mapping>) -> Result<
         .add_service(control)
         .add_service(gateway)
         .add_service(images)
+        .add_service(ContentServer::new(ContentService(daemon.clone())))
         .add_service(health)
         .add_service(TraceServiceServer::new(TraceSink));
     tracing::info!(root = %daemon.settings.root.display(), ?addresses, "kilnd answers");

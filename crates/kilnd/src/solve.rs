@@ -5,18 +5,23 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures::future::BoxFuture;
+use kiln_export::provenance::BuildFacts;
+use kiln_export::source::PlatformRef;
 use kiln_frontend::gateway::Forwarder;
 use kiln_frontend::{Bridge, Error, Solution, SolveRequest};
+use kiln_oci::Timestamp;
+use kiln_proto::control::BuildHistoryRecord;
 use kiln_session::daemon::{SessionGroup, SessionId};
 use kiln_solver::{Job, JobId};
-use kiln_store::Ref;
+use kiln_store::Blob;
 use kiln_worker::{BuildContext, Entitlements, VertexOp};
 
-use crate::bridge::{BuildBridge, Promise};
+use crate::attest::{self, Traced};
+use crate::bridge::{BuildBridge, Promise, Trace};
 use crate::builds::{Running, to_timestamp};
 use crate::control::BuildRequest;
 use crate::daemon::Daemon;
-use crate::{exporting, history};
+use crate::{exporting, history, version};
 
 /// Runs a build and gives what its exporters answered.
 ///
@@ -30,39 +35,83 @@ pub async fn run(daemon: &Arc<Daemon>, request: BuildRequest) -> Result<BTreeMap
         .start(&request.id)
         .ok_or_else(|| Error::new(tonic::Code::AlreadyExists, format!("job ID {} exists", request.id)))?;
     if request.internal {
-        return build(daemon, &request, &running).await;
+        return build(daemon, &request, &running, &mut Made::default()).await;
     }
     let mut remembered =
         Remembered { daemon: daemon.clone(), record: Some(history::new_record(&request)), running };
     daemon.history.started(remembered.record());
-    let done = build(daemon, &request, &remembered.running).await;
+    let mut made = Made::default();
+    let done = build(daemon, &request, &remembered.running, &mut made).await;
+    let record = remembered.record();
     match &done {
-        Ok(response) => remembered.record().exporter_response = response.clone(),
-        Err(error) => remembered.record().error = Some(error.to_rpc()),
+        Ok(response) => record.exporter_response = response.clone(),
+        Err(error) => record.error = Some(error.to_rpc()),
     }
-    done
+    let told = tell(daemon, &request, made, record).await;
+    // The client may look into the record as soon as it has its answer.
+    remembered.complete().await;
+    done.and_then(|response| told.map(|_| response))
+}
+
+/// What a build made, for its record.
+#[derive(Default)]
+struct Made {
+    traced: Option<Traced>,
+    /// By the numbers of the exporters.
+    images: BTreeMap<i64, kiln_oci::Descriptor>,
+}
+
+/// Puts into a record what was made, and how.
+async fn tell(
+    daemon: &Arc<Daemon>,
+    request: &BuildRequest,
+    made: Made,
+    record: &mut BuildHistoryRecord,
+) -> Result<Vec<Blob>, Error> {
+    for (id, image) in made.images {
+        history::add_image(record, id, &image);
+    }
+    let Some(traced) = made.traced else { return Ok(Vec::new()) };
+    let builder_id = request.attestations.provenance.as_ref().map_or("", |options| &options.builder_id);
+    let mut kept = Vec::new();
+    for statement in traced.for_history(builder_id).await? {
+        kept.push(history::add_statement(&daemon.store, record, statement).await?);
+    }
+    Ok(kept)
 }
 
 /// Keeps the record of a build however it ends: a client that goes drops the build in the middle.
 struct Remembered {
     daemon: Arc<Daemon>,
-    record: Option<kiln_proto::control::BuildHistoryRecord>,
+    record: Option<BuildHistoryRecord>,
     running: Running,
 }
 
 impl Remembered {
-    fn record(&mut self) -> &mut kiln_proto::control::BuildHistoryRecord {
+    fn record(&mut self) -> &mut BuildHistoryRecord {
         self.record.get_or_insert_default()
+    }
+
+    /// Ends the record and waits until it is kept.
+    async fn complete(mut self) {
+        if let Some(completing) = self.completing() {
+            // It goes on if the client goes while waiting.
+            let _ = completing.await;
+        }
+    }
+
+    fn completing(&mut self) -> Option<tokio::task::JoinHandle<()>> {
+        let mut record = self.record.take()?;
+        record.completed_at = Some(to_timestamp(SystemTime::now()));
+        self.running.progress().close();
+        let (daemon, progress) = (self.daemon.clone(), self.running.progress().subscribe());
+        Some(tokio::spawn(async move { daemon.history.completed(&daemon.store, record, progress).await }))
     }
 }
 
 impl Drop for Remembered {
     fn drop(&mut self) {
-        let Some(mut record) = self.record.take() else { return };
-        record.completed_at = Some(to_timestamp(SystemTime::now()));
-        self.running.progress().close();
-        let (daemon, progress) = (self.daemon.clone(), self.running.progress().subscribe());
-        tokio::spawn(async move { daemon.history.completed(&daemon.store, record, progress).await });
+        self.completing();
     }
 }
 
@@ -70,6 +119,7 @@ async fn build(
     daemon: &Arc<Daemon>,
     request: &BuildRequest,
     running: &Running,
+    made: &mut Made,
 ) -> Result<BTreeMap<String, String>, Error> {
     // What cannot be exported is refused before anything runs.
     let exporters = exporting::prepare(daemon, request)?;
@@ -77,6 +127,16 @@ async fn build(
     let progress = running.progress().clone();
     let job: Job<VertexOp> =
         daemon.solver.new_job(JobId::new(request.id.as_str()), context.clone(), progress.clone());
+    let asked = SolveRequest {
+        definition: request.definition.clone(),
+        frontend: request.frontend.clone(),
+        frontend_opts: request.frontend_opts.clone(),
+        frontend_inputs: request.frontend_inputs.clone(),
+        cache_imports: request.cache_imports.clone(),
+        source_policies: Vec::new(),
+        evaluate: false,
+    };
+    let trace = Closing(Trace::top(daemon.origins.clone(), &asked));
     let bridge = BuildBridge::new(
         job.clone(),
         daemon.worker.clone(),
@@ -85,18 +145,60 @@ async fn build(
         &request.id,
         daemon.frontends(),
         daemon.allowed_images.clone(),
+        trace.0.clone(),
     );
-    let solution = solve(daemon, request, &bridge).await?;
-    let source = exporting::Source::from(results(solution).await?);
+    let started = Timestamp::from(SystemTime::now());
+    let mut solution = solve(daemon, request, asked, &bridge).await?;
+    wait(&solution).await?;
+    let (platforms, wanted) = (platforms(&solution)?, &request.attestations);
+    if let Some(sbom) = &wanted.sbom {
+        attest::scan(&bridge, request, sbom, &platforms, &mut solution).await?;
+        wait(&solution).await?;
+    }
+    let traced = made.traced.insert(Traced::new(
+        &daemon.store,
+        bridge.trace(),
+        &solution,
+        &platforms,
+        BuildFacts {
+            invocation_id: request.id.clone(),
+            started: Some(started),
+            compatibility_version: request.compatibility_version,
+            dockerfile_version: version::DOCKERFILE_VERSION.to_owned(),
+            custom_env: daemon.settings.provenance_env.clone(),
+            steps: None,
+        },
+    ));
+    let mut source = exporting::Source::from(solution.try_map(|promise| promise.solved())?);
+    if let Some(options) = &wanted.provenance {
+        traced.attach(&mut source, &platforms, options)?;
+    }
     let response = exporting::run(daemon, request, &job, progress, exporters, source).await;
     job.discard();
     response
+}
+
+/// Other builds are not told of this one's requests once it has ended.
+struct Closing(Arc<Trace>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// The platforms of a result, as exporters see them.
+fn platforms(solution: &Solution<Promise>) -> Result<Vec<PlatformRef>, Error> {
+    let facts =
+        kiln_export::source::Source::<()> { metadata: solution.metadata.clone(), ..Default::default() };
+    Ok(facts.platforms().map_err(|error| Error::of(&error))?.platforms)
 }
 
 /// The frontend's answer: from the client itself when it asks for no frontend and gives no graph.
 async fn solve(
     daemon: &Arc<Daemon>,
     request: &BuildRequest,
+    asked: SolveRequest,
     bridge: &BuildBridge,
 ) -> Result<Solution<Promise>, Error> {
     if request.frontend.is_empty() && request.definition.is_none() {
@@ -107,26 +209,17 @@ async fn solve(
         forwarder.close().await;
         return answer;
     }
-    let asked = SolveRequest {
-        definition: request.definition.clone(),
-        frontend: request.frontend.clone(),
-        frontend_opts: request.frontend_opts.clone(),
-        frontend_inputs: request.frontend_inputs.clone(),
-        cache_imports: request.cache_imports.clone(),
-        source_policies: Vec::new(),
-        evaluate: false,
-    };
     bridge.solve(asked).await
 }
 
 /// Waits for all promised results, which are solved at the same time.
-async fn results(solution: Solution<Promise>) -> Result<Solution<Ref>, Error> {
+async fn wait(solution: &Solution<Promise>) -> Result<(), Error> {
     let mut all: Vec<BoxFuture<'_, Result<_, Error>>> = Vec::new();
     for promise in solution.all_refs() {
         all.push(Box::pin(promise.result()));
     }
     futures::future::try_join_all(all).await?;
-    solution.try_map(|promise| promise.solved())
+    Ok(())
 }
 
 fn context(request: &BuildRequest) -> Result<BuildContext, Error> {

@@ -7,7 +7,7 @@ const PACKAGE: &str = "kiln";
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Version of the Dockerfile syntax that the built-in frontend has (BuildKit's frontend image of that number).
-const DOCKERFILE_VERSION: &str = "1.20.0";
+pub const DOCKERFILE_VERSION: &str = "1.20.0";
 
 /// The answer to `Control.Info`, and a part of every worker's record.
 pub fn record() -> BuildkitVersion {

@@ -58,10 +58,21 @@ pub enum OptionError {
     Attestation { kind: String, error: CsvError },
     #[error("unknown attestation type {}", quote(.0))]
     AttestationType(String),
+    #[error("sbom generator cannot be empty")]
+    SbomGeneratorEmpty,
     #[error("failed to parse sbom scanner {word}: {error}")]
     SbomGenerator { word: String, error: ReferenceError },
     #[error("failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: {0}")]
     Lint(LintOptionError),
+}
+
+/// Attestations that are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AttestationOptions {
+    /// A bill of materials.
+    pub sbom: Option<SbomOptions>,
+    /// How the result was made, with its options as given.
+    pub provenance: Option<BTreeMap<String, String>>,
 }
 
 /// A cache to import.
@@ -125,7 +136,7 @@ impl FrontendOptions {
         };
         convert.multi_platform = multi_platform(values, target_platforms.len())?;
         let cache_imports = cache_imports(get("cache-imports"), get("cache-from"))?;
-        let sbom = sbom(attrs)?;
+        let sbom = AttestationOptions::parse(attrs)?.sbom;
         let with_prefix = |prefix: &str| -> BTreeMap<String, String> {
             let named = |(key, value): (&String, &String)| {
                 Some((key.strip_prefix(prefix)?.to_owned(), value.clone()))
@@ -238,34 +249,46 @@ fn cache_imports(json: &str, references: &str) -> Result<Vec<CacheImport>, Optio
     Ok(imports)
 }
 
-fn sbom(attrs: &BTreeMap<String, String>) -> Result<Option<SbomOptions>, OptionError> {
-    let mut found = None;
-    for (key, value) in attrs {
-        let kind = key.strip_prefix("attest:").or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
-        let Some(kind) = kind.map(str::to_lowercase) else { continue };
-        let fields = match value.as_str() {
-            "" => Vec::new(),
-            record => {
-                fields(record).map_err(|error| OptionError::Attestation { kind: kind.clone(), error })?
+impl AttestationOptions {
+    /// Reads `attest:*`, and build arguments which say the same.
+    ///
+    /// # Errors
+    /// A kind of attestation that there is not, or a value that cannot be read.
+    pub fn parse(attrs: &BTreeMap<String, String>) -> Result<Self, OptionError> {
+        let mut asked = Self::default();
+        for (key, value) in attrs {
+            let kind = key.strip_prefix("attest:").or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
+            let Some(kind) = kind.map(str::to_lowercase) else { continue };
+            let fields = match value.as_str() {
+                "" => Vec::new(),
+                record => {
+                    fields(record).map_err(|error| OptionError::Attestation { kind: kind.clone(), error })?
+                }
+            };
+            match kind.as_str() {
+                "provenance" => asked.provenance = Some(pairs(&fields)),
+                "sbom" => asked.sbom = Some(sbom_options(&fields)?),
+                _ => return Err(OptionError::AttestationType(kind)),
             }
-        };
-        match kind.as_str() {
-            "provenance" => {}
-            "sbom" => found = Some(sbom_options(&fields)?),
-            _ => return Err(OptionError::AttestationType(kind)),
         }
+        Ok(asked)
     }
-    Ok(found)
 }
 
-fn sbom_options(fields: &[String]) -> Result<SbomOptions, OptionError> {
+/// `key=value` each.
+fn pairs(fields: &[String]) -> BTreeMap<String, String> {
     let pair = |field: &String| match field.split_once('=') {
         Some((key, value)) => (key.to_owned(), value.to_owned()),
         None => (field.clone(), String::new()),
     };
-    let mut parameters: BTreeMap<String, String> = fields.iter().map(pair).collect();
+    fields.iter().map(pair).collect()
+}
+
+fn sbom_options(fields: &[String]) -> Result<SbomOptions, OptionError> {
+    let mut parameters = pairs(fields);
     let word = parameters.remove("generator").unwrap_or_else(|| DEFAULT_SBOM_GENERATOR.to_owned());
     match Reference::parse(&word) {
+        _ if word.is_empty() => Err(OptionError::SbomGeneratorEmpty),
         Ok(reference) => Ok(SbomOptions { generator: reference.with_default_tag().to_string(), parameters }),
         Err(error) => Err(OptionError::SbomGenerator { word, error }),
     }

@@ -31,7 +31,7 @@ mod stages;
 
 pub use error::ConvertError;
 pub use finish::{Converted, SbomTargets};
-pub use frontend_options::{CacheImport, FrontendOptions, OptionError, SbomOptions};
+pub use frontend_options::{AttestationOptions, CacheImport, FrontendOptions, OptionError, SbomOptions};
 pub use options::{ConvertOptions, NoCache};
 pub use resolver::{ImageAnswer, ImageConfigRequest, ImageStore, MainContext, ResolvedImage, Resolver};
 

@@ -40,11 +40,11 @@ pub(super) async fn read(
             (AttestationContent::Missing, _) => {
                 return invalid("attestation does not have available content");
             }
-            (AttestationContent::Bytes(_), AttestationKind::Bundle) => {
+            (AttestationContent::Late(_), AttestationKind::Bundle) => {
                 return invalid("attestation bundle cannot have callback");
             }
-            (AttestationContent::Bytes(bytes), AttestationKind::InToto) => {
-                found.push(whole(one, bytes.clone(), &one.path));
+            (AttestationContent::Late(content), AttestationKind::InToto) => {
+                found.push(whole(one, content.bytes().await?, &one.path));
             }
             (AttestationContent::File(reference), kind) => {
                 if kind == AttestationKind::InToto {

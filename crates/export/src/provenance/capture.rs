@@ -21,6 +21,17 @@ pub struct ImageMaterial {
     pub local: bool,
 }
 
+/// A single blob of a repository of images that was used.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BlobMaterial {
+    /// Its name, with its digest.
+    pub reference: String,
+    /// The digest.
+    pub digest: Digest,
+    /// From a layout of the client rather than from a registry.
+    pub local: bool,
+}
+
 /// A repository that was used.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GitMaterial {
@@ -53,6 +64,7 @@ pub struct SecretUse {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capture {
     pub(super) images: Vec<ImageMaterial>,
+    pub(super) blobs: Vec<BlobMaterial>,
     pub(super) git: Vec<GitMaterial>,
     pub(super) http: Vec<HttpMaterial>,
     pub(super) locals: Vec<String>,
@@ -88,6 +100,14 @@ impl Capture {
         };
         if !self.images.iter().any(same) {
             self.images.push(image);
+        }
+    }
+
+    /// Adds a blob.
+    pub fn add_blob(&mut self, blob: BlobMaterial) {
+        let same = |known: &BlobMaterial| known.reference == blob.reference && known.local == blob.local;
+        if !self.blobs.iter().any(same) {
+            self.blobs.push(blob);
         }
     }
 
@@ -130,6 +150,7 @@ impl Capture {
     /// Adds all that another one has.
     pub fn merge(&mut self, other: Self) {
         other.images.into_iter().for_each(|image| self.add_image(image));
+        other.blobs.into_iter().for_each(|blob| self.add_blob(blob));
         other.git.into_iter().for_each(|git| self.add_git(&git.url, &git.commit));
         other.http.into_iter().for_each(|http| self.add_http(&http.url, http.digest));
         other.locals.iter().for_each(|name| self.add_local(name));
@@ -157,6 +178,7 @@ impl Capture {
             Err(_) => true,
         });
         self.images.sort();
+        self.blobs.sort();
         self.git.sort();
         self.http.sort();
         self.locals.sort();
@@ -166,9 +188,12 @@ impl Capture {
     pub(super) fn materials(&self) -> Result<Vec<Material>, ReferenceError> {
         let mut all = Vec::new();
         for image in &self.images {
-            let kind = if image.local { "oci" } else { "docker" };
-            let uri = typed_purl(kind, &image.reference, image.platform.as_ref(), &[])?;
+            let uri = typed_purl(kind(image.local), &image.reference, image.platform.as_ref(), &[])?;
             all.push(Material { uri, digest: image.digest.iter().map(digest_entry).collect() });
+        }
+        for blob in &self.blobs {
+            let uri = typed_purl(kind(blob.local), &blob.reference, None, &[("ref_type", "blob")])?;
+            all.push(Material { uri, digest: [digest_entry(&blob.digest)].into() });
         }
         all.extend(
             self.git.iter().map(|git| Material { uri: git.url.clone(), digest: commit_digest(&git.commit) }),
@@ -196,6 +221,11 @@ impl Capture {
     pub(super) fn uses(names: &BTreeMap<String, bool>) -> Vec<SecretUse> {
         names.iter().map(|(id, optional)| SecretUse { id: id.clone(), optional: *optional }).collect()
     }
+}
+
+/// The type of the package URLs of images.
+fn kind(local: bool) -> &'static str {
+    if local { "oci" } else { "docker" }
 }
 
 fn digest_entry(digest: &Digest) -> (String, String) {

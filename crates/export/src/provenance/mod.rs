@@ -10,10 +10,10 @@ mod predicate;
 mod request;
 mod steps;
 
-pub use capture::{Capture, GitMaterial, HttpMaterial, ImageMaterial, SecretUse};
+pub use capture::{BlobMaterial, Capture, GitMaterial, HttpMaterial, ImageMaterial, SecretUse};
 pub use options::{ProvenanceMode, ProvenanceOptions, SlsaVersion};
 pub use predicate::{BuildFacts, LayerFacts, Provenance};
-pub use request::{Request, redact_credentials, redact_request};
+pub use request::{Asked, Request, redact_credentials, redact_request};
 pub use steps::{BuildSteps, build_steps};
 
 #[cfg(test)]

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use kiln_oci::{Descriptor, Timestamp, gojson, platform};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::capture::{Capture, Material};
 use super::options::{ProvenanceMode, ProvenanceOptions, SlsaVersion};
-use super::request::{Request, scrub};
+use super::request::{Asked, ConfigSource, Local, Parameters, Request};
 use super::steps::BuildSteps;
 use crate::error::ExportError;
+use crate::source::LateContent;
 
 const BUILD_TYPE_V1: &str =
     "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md";
@@ -26,8 +29,6 @@ pub struct BuildFacts {
     pub invocation_id: String,
     /// When it started.
     pub started: Option<Timestamp>,
-    /// When it ended.
-    pub finished: Option<Timestamp>,
     /// Which rules of old are kept, as a number.
     pub compatibility_version: i64,
     /// The version of the Dockerfile frontend, if that was used.
@@ -36,8 +37,6 @@ pub struct BuildFacts {
     pub custom_env: BTreeMap<String, Value>,
     /// The steps, and where in the sources they come from.
     pub steps: Option<BuildSteps>,
-    /// The layers of steps.
-    pub layers: LayerFacts,
 }
 
 /// A statement about one result.
@@ -45,13 +44,12 @@ pub struct BuildFacts {
 pub struct Provenance {
     options: ProvenanceOptions,
     facts: BuildFacts,
-    frontend: String,
-    args: BTreeMap<String, String>,
+    finished: Option<Timestamp>,
+    layers: LayerFacts,
+    asked: Asked,
     vcs: BTreeMap<String, String>,
-    source: Material,
-    path: String,
     materials: Vec<Material>,
-    capture: Capture,
+    network_access: bool,
     request_complete: bool,
     materials_complete: bool,
 }
@@ -71,40 +69,44 @@ impl Provenance {
         if options.complete_materials && !materials_complete {
             return Err(ExportError::Attestation(incomplete(&capture)));
         }
-        let mut split = request.split();
-        let source = match split.context.as_str() {
-            "" => Material { uri: String::new(), digest: BTreeMap::new() },
-            context => {
-                let mut found = capture
-                    .find(context)
-                    .unwrap_or_else(|| Material { uri: context.to_owned(), digest: BTreeMap::new() });
-                found.uri = super::redact_credentials(&found.uri);
-                found
-            }
-        };
+        let mut asked = request.asked(&capture);
+        let parameters = &mut asked.parameters;
+        let vcs = parameters.take_vcs();
+        parameters.secrets = Capture::uses(&capture.secrets);
+        parameters.ssh = Capture::uses(&capture.ssh);
+        parameters.locals = capture.locals.iter().map(|name| Local { name: name.clone() }).collect();
+        parameters.locals.dedup();
+        parameters.compatibility_version = facts.compatibility_version;
         let mut request_complete = !request.frontend.is_empty();
         if options.mode == ProvenanceMode::Min {
-            if scrub(&mut split.args) {
-                request_complete = false;
-            }
-            capture.secrets.clear();
-            capture.ssh.clear();
+            request_complete &= !parameters.scrub();
             facts.steps = None;
-            facts.layers.clear();
         }
         Ok(Self {
             options,
             facts,
-            frontend: request.frontend.clone(),
-            args: split.args,
-            vcs: split.vcs,
-            source,
-            path: split.path,
+            finished: None,
+            layers: LayerFacts::new(),
+            asked,
+            vcs,
             materials,
-            capture,
+            network_access: capture.network_access,
             request_complete,
             materials_complete,
         })
+    }
+
+    /// Whether steps and layers are told.
+    pub fn tells_steps(&self) -> bool {
+        self.options.mode == ProvenanceMode::Max
+    }
+
+    /// Tells when the build ended, and the layers that its steps have by then.
+    pub fn finish(&mut self, finished: Timestamp, layers: LayerFacts) {
+        self.finished = Some(finished);
+        if self.tells_steps() {
+            self.layers = layers;
+        }
     }
 
     /// The type of the predicate.
@@ -121,24 +123,11 @@ impl Provenance {
         document.map_err(|source| ExportError::Json { what: "provenance", source })
     }
 
-    fn parameters(&self) -> Parameters<'_> {
-        let mut locals: Vec<Local<'_>> = self.capture.locals.iter().map(|name| Local { name }).collect();
-        locals.dedup();
-        Parameters {
-            frontend: &self.frontend,
-            args: &self.args,
-            secrets: Capture::uses(&self.capture.secrets),
-            ssh: Capture::uses(&self.capture.ssh),
-            locals,
-            compatibility_version: self.facts.compatibility_version,
-        }
-    }
-
     /// What is known of where the build ran, as one flat object.
     fn environment(&self, platform_key: &str) -> Map<String, Value> {
         let mut all = Map::new();
         all.insert(platform_key.to_owned(), platform::default_for_host().short().into());
-        if self.frontend == "dockerfile.v0" && !self.facts.dockerfile_version.is_empty() {
+        if self.asked.parameters.frontend == "dockerfile.v0" && !self.facts.dockerfile_version.is_empty() {
             all.insert("dockerfileVersion".to_owned(), self.facts.dockerfile_version.clone().into());
         }
         all.extend(self.facts.custom_env.clone());
@@ -161,12 +150,12 @@ impl Provenance {
         BuildKitMetadata {
             vcs: &self.vcs,
             source: self.facts.steps.as_ref().and_then(|steps| steps.source.as_ref()),
-            layers: &self.facts.layers,
+            layers: &self.layers,
         }
     }
 
     fn is_hermetic(&self) -> bool {
-        self.materials_complete && !self.capture.network_access
+        self.materials_complete && !self.network_access
     }
 
     fn v1(&self) -> PredicateV1<'_> {
@@ -179,12 +168,8 @@ impl Provenance {
                 build_type: BUILD_TYPE_V1,
                 resolved_dependencies: &self.materials,
                 external_parameters: ExternalParameters {
-                    config_source: ConfigSource {
-                        uri: &self.source.uri,
-                        digest: &self.source.digest,
-                        path: &self.path,
-                    },
-                    request: self.parameters(),
+                    config_source: &self.asked.source,
+                    request: &self.asked.parameters,
                 },
                 internal_parameters: internal,
             },
@@ -193,7 +178,7 @@ impl Provenance {
                 metadata: MetadataV1 {
                     invocation_id: &self.facts.invocation_id,
                     started_on: self.facts.started,
-                    finished_on: self.facts.finished,
+                    finished_on: self.finished,
                     buildkit_metadata: self.metadata(),
                     buildkit_hermetic: self.is_hermetic(),
                     buildkit_completeness: CompletenessV1 {
@@ -213,18 +198,18 @@ impl Provenance {
             materials: &self.materials,
             invocation: Invocation {
                 config_source: ConfigSourceV02 {
-                    uri: &self.source.uri,
-                    digest: &self.source.digest,
-                    entry_point: &self.path,
+                    uri: &self.asked.source.uri,
+                    digest: &self.asked.source.digest,
+                    entry_point: &self.asked.source.path,
                 },
-                parameters: self.parameters(),
+                parameters: &self.asked.parameters,
                 environment: self.environment("platform"),
             },
             build_config: self.build_config(),
             metadata: MetadataV02 {
                 build_invocation_id: &self.facts.invocation_id,
                 build_started_on: self.facts.started,
-                build_finished_on: self.facts.finished,
+                build_finished_on: self.finished,
                 completeness: CompletenessV02 {
                     parameters: self.request_complete,
                     environment: true,
@@ -235,6 +220,14 @@ impl Provenance {
                 hermetic: self.is_hermetic(),
             },
         }
+    }
+}
+
+/// As it is.
+#[async_trait]
+impl LateContent for Provenance {
+    async fn bytes(&self) -> Result<Bytes, ExportError> {
+        Ok(self.to_json()?.into())
     }
 }
 
@@ -259,10 +252,6 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-fn is_zero(value: &i64) -> bool {
-    *value == 0
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PredicateV1<'a> {
@@ -283,40 +272,8 @@ struct BuildDefinition<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ExternalParameters<'a> {
-    config_source: ConfigSource<'a>,
-    request: Parameters<'a>,
-}
-
-#[derive(Serialize)]
-struct ConfigSource<'a> {
-    #[serde(skip_serializing_if = "str::is_empty")]
-    uri: &'a str,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    digest: &'a DigestMap,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    path: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Parameters<'a> {
-    #[serde(skip_serializing_if = "str::is_empty")]
-    frontend: &'a str,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    args: &'a BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    secrets: Vec<super::SecretUse>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    ssh: Vec<super::SecretUse>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    locals: Vec<Local<'a>>,
-    #[serde(skip_serializing_if = "is_zero")]
-    compatibility_version: i64,
-}
-
-#[derive(PartialEq, Eq, Serialize)]
-struct Local<'a> {
-    name: &'a str,
+    config_source: &'a ConfigSource,
+    request: &'a Parameters,
 }
 
 #[derive(Serialize)]
@@ -380,7 +337,7 @@ struct PredicateV02<'a> {
 #[serde(rename_all = "camelCase")]
 struct Invocation<'a> {
     config_source: ConfigSourceV02<'a>,
-    parameters: Parameters<'a>,
+    parameters: &'a Parameters,
     environment: Map<String, Value>,
 }
 

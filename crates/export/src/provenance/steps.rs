@@ -10,6 +10,7 @@ use kiln_proto::prost::Message;
 use serde_json::{Map, Value, json};
 
 use super::op_json::to_json;
+use super::request::redact_credentials;
 use crate::error::ExportError;
 
 /// Attributes of sources which only name a client's session.
@@ -83,6 +84,8 @@ fn list(definition: &pb::Definition) -> Result<BuildSteps, ExportError> {
             .map_err(|error| fail(format!("failed to parse llb proto op: {error}")))?;
         if let Some(pb::op::Op::Source(source)) = &mut op.op {
             source.attrs.retain(|key, _| !SESSION_ATTRS.contains(&key.as_str()));
+            source.identifier = redact_credentials(&source.identifier);
+            source.attrs.values_mut().for_each(|value| *value = redact_credentials(value));
         }
         let digest = Digest::sha256_of(bytes).to_string();
         ops.insert(digest.clone(), op);

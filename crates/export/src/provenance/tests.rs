@@ -48,14 +48,13 @@ fn sample(options: ProvenanceOptions, capture: Capture) -> Value {
     let facts = BuildFacts {
         invocation_id: "id".into(),
         started: Timestamp::from_unix(1),
-        finished: Timestamp::from_unix(2),
         compatibility_version: 30,
         dockerfile_version: "1.2".into(),
         custom_env: [("ci".to_owned(), json!("yes"))].into(),
         steps: Some(build_steps(&definition()).unwrap()),
-        ..BuildFacts::default()
     };
-    let provenance = Provenance::new(options, &request, capture, facts).unwrap();
+    let mut provenance = Provenance::new(options, &request, capture, facts).unwrap();
+    provenance.finish(Timestamp::from_unix(2).unwrap(), LayerFacts::new());
     let text = provenance.to_json().unwrap();
     assert!(!String::from_utf8(text.clone()).unwrap().contains("secret@"));
     serde_json::from_slice(&text).unwrap()

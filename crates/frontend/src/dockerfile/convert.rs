@@ -3,6 +3,7 @@
 use super::answer::{self, Built};
 use super::definition::Definition;
 use super::resolver::Service;
+use crate::sbom::{Scan, Scanner};
 use crate::{Bridge, CacheImport, Error, Solution, SolveRequest, Warning};
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -19,7 +20,11 @@ impl<B: Bridge> Service<'_, B> {
         options: &FrontendOptions,
     ) -> Result<Solution<B::Ref>, Error> {
         let scanner = match &options.sbom {
-            Some(sbom) => Some(self.find_scanner(sbom, options).await?),
+            Some(sbom) => {
+                let platform = self.default_platform(&options.convert);
+                let resolve_mode = options.convert.resolve_mode.as_str();
+                Some(Scanner::find(self.bridge, sbom, &platform, resolve_mode).await?)
+            }
             None => None,
         };
         let imports = cache_imports(options);
@@ -34,7 +39,16 @@ impl<B: Bridge> Service<'_, B> {
         if let Some(scanner) = &scanner {
             let scans = all.iter().map(|(built, converted)| {
                 let id = answer::platform_id(&built.platform);
-                async move { Ok::<_, Error>((id.clone(), self.scan(scanner, &id, converted).await?)) }
+                async move {
+                    let scan = Scan {
+                        platform_id: &id,
+                        core: &converted.sbom.core,
+                        extras: &converted.sbom.extras,
+                        ignore_cache: converted.ignore_cache,
+                    };
+                    let made = scanner.scan(self.bridge, scan, &self.request.build_id).await?;
+                    Ok::<_, Error>((id, made))
+                }
             });
             attestations = try_join_all(scans).await?;
         }

@@ -10,7 +10,6 @@ mod convert;
 mod definition;
 mod epoch;
 mod resolver;
-mod sbom;
 mod subrequest;
 mod syntax;
 

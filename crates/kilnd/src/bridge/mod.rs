@@ -4,6 +4,7 @@ mod container;
 mod errors;
 mod meta;
 mod promise;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use kiln_worker::{BuildContext, VertexOp, Worker};
 
 pub use errors::of_worker;
 pub use promise::Promise;
+pub use trace::{Origins, Trace};
 
 /// The built-in Dockerfile frontend.
 const DOCKERFILE: &str = "dockerfile.v0";
@@ -37,9 +39,9 @@ pub struct Frontends {
     pub gateway: bool,
 }
 
-/// The bridge of one build. Clones are the same bridge.
+/// The bridge of one build, and the branch of its requests that asks. Clones are the same bridge.
 #[derive(Clone)]
-pub struct BuildBridge(Arc<Inner>);
+pub struct BuildBridge(Arc<Inner>, Arc<Trace>);
 
 struct Inner {
     job: Job<VertexOp>,
@@ -60,8 +62,9 @@ impl BuildBridge {
         build: &str,
         frontends: Frontends,
         allowed: AllowedImages,
+        trace: Arc<Trace>,
     ) -> BuildBridge {
-        BuildBridge(Arc::new(Inner {
+        let inner = Inner {
             job,
             worker,
             context,
@@ -69,30 +72,47 @@ impl BuildBridge {
             build: build.to_owned(),
             frontends,
             allowed,
-        }))
+        };
+        BuildBridge(Arc::new(inner), trace)
     }
 
-    async fn run_frontend(&self, request: SolveRequest) -> Result<Solution<Promise>, Error> {
-        let mut opts = request.frontend_opts;
-        let name = match request.frontend.as_str() {
-            GATEWAY if self.0.frontends.gateway => match opts.get(SOURCE).map(String::as_str) {
-                None | Some("") => return Err(Error::invalid("no source specified for gateway")),
-                Some(source) if is_built_in(source) => {
-                    opts.remove(SOURCE);
-                    DOCKERFILE
+    /// The same bridge for what the daemon itself wants, which is no part of any request.
+    pub fn apart(&self) -> BuildBridge {
+        BuildBridge(self.0.clone(), Trace::top(Origins::default(), &SolveRequest::default()))
+    }
+
+    /// Who asked for what so far.
+    pub fn trace(&self) -> &Arc<Trace> {
+        &self.1
+    }
+
+    async fn run_frontend(&self, mut request: SolveRequest) -> Result<Solution<Promise>, Error> {
+        let of_image = match request.frontend.as_str() {
+            GATEWAY if self.0.frontends.gateway => {
+                match request.frontend_opts.get(SOURCE).map(String::as_str) {
+                    None | Some("") => return Err(Error::invalid("no source specified for gateway")),
+                    Some(source) if is_built_in(source) => {
+                        // What runs is the built-in one: that is what its provenance tells.
+                        request.frontend_opts.remove(SOURCE);
+                        DOCKERFILE.clone_into(&mut request.frontend);
+                        false
+                    }
+                    Some(_) => true,
                 }
-                Some(_) => {
-                    let request = self.frontend_request(opts, request.frontend_inputs);
-                    let bridge = Arc::new(self.clone());
-                    return kiln_frontend::gateway::image::run(&bridge, &request, &self.0.allowed).await;
-                }
-            },
-            DOCKERFILE if self.0.frontends.dockerfile => DOCKERFILE,
+            }
+            DOCKERFILE if self.0.frontends.dockerfile => false,
             other => return Err(Error::not_found(format!("frontend {other} not found"))),
         };
-        debug_assert_eq!(name, DOCKERFILE);
-        let request = self.frontend_request(opts, request.frontend_inputs);
-        kiln_frontend::dockerfile::build(self, &request).await
+        let branch = self.1.branch(&request);
+        let bridge = BuildBridge(self.0.clone(), branch.clone());
+        let request = self.frontend_request(request.frontend_opts, request.frontend_inputs);
+        let solution = if of_image {
+            kiln_frontend::gateway::image::run(&Arc::new(bridge), &request, &self.0.allowed).await?
+        } else {
+            kiln_frontend::dockerfile::build(&bridge, &request).await?
+        };
+        self.1.grow(branch);
+        Ok(solution)
     }
 
     fn frontend_request(
@@ -142,6 +162,7 @@ impl Bridge for BuildBridge {
         if request.evaluate {
             promise.result().await?;
         }
+        self.1.promised(&promise);
         Ok(Solution::single(Some(promise)))
     }
 
@@ -160,7 +181,10 @@ impl Bridge for BuildBridge {
         request: MetaRequest,
     ) -> Result<SourceMeta, Error> {
         let inner = &self.0;
-        meta::resolve(&inner.worker, &inner.job, &inner.context, source, request).await
+        let platform = request.platform.clone();
+        let found = meta::resolve(&inner.worker, &inner.job, &inner.context, source, request).await?;
+        self.1.looked_up(&found, platform.as_ref());
+        Ok(found)
     }
 
     async fn read_file(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kiln_export::provenance::Capture;
 use kiln_frontend::Error;
 use kiln_proto::pb;
 use kiln_solver::{BuildOptions, CachedResult, Job};
@@ -10,6 +11,7 @@ use kiln_worker::{Loaded, VertexOp};
 use tokio::sync::OnceCell;
 
 use super::errors::of_solver;
+use crate::attest;
 
 /// A promised result. Clones share it.
 #[derive(Clone)]
@@ -40,6 +42,22 @@ impl Promise {
         let unsolved = || Error::unknown("a result was taken before it was waited for");
         let result = self.0.result.get().ok_or_else(unsolved)?;
         result.clone().map(CachedResult::into_output)
+    }
+
+    /// The result, if it has been waited for and is there.
+    pub fn result_now(&self) -> Option<CachedResult<VertexOp>> {
+        self.0.result.get()?.as_ref().ok().cloned()
+    }
+
+    /// What its steps used; `None` for a result that nobody waited for.
+    pub fn capture(&self) -> Option<Capture> {
+        self.result_now()?;
+        Some(attest::capture(&self.0.job, &self.0.loaded))
+    }
+
+    /// Whether both are the same promise.
+    pub fn is(&self, other: &Promise) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Waits for the result.

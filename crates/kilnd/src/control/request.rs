@@ -8,6 +8,7 @@ use kiln_proto::{pb, sourcepolicy};
 use tonic::Status;
 
 use super::entitlements;
+use crate::attest;
 use crate::daemon::Daemon;
 
 /// Versions of behaviour that a client may ask for (BuildKit `solver/llbsolver/compat`).
@@ -28,6 +29,8 @@ pub struct BuildRequest {
     pub frontend_opts: BTreeMap<String, String>,
     pub frontend_inputs: BTreeMap<String, pb::Definition>,
     pub exporters: Vec<Exporter>,
+    /// What is to be stated about the result.
+    pub attestations: attest::Wanted,
     pub cache_imports: Vec<CacheImport>,
     pub entitlements: BTreeSet<String>,
     pub source_policy: Option<sourcepolicy::Policy>,
@@ -96,11 +99,12 @@ pub fn read(request: SolveRequest, daemon: &Daemon) -> Result<BuildRequest, Stat
             import.kind
         )));
     }
-    refuse_attestations(&request.frontend_attrs)?;
+    let attestations = attest::wanted(&request.frontend_attrs).map_err(|error| error.to_status())?;
     if request.proxy_network {
         return Err(Status::unimplemented("the capturing proxy network is not supported by kilnd yet"));
     }
     Ok(BuildRequest {
+        attestations,
         entitlements: entitlements::grant(&request.entitlements, &daemon.settings.entitlements)?,
         id: request.r#ref,
         session: request.session,
@@ -118,23 +122,6 @@ pub fn read(request: SolveRequest, daemon: &Daemon) -> Result<BuildRequest, Stat
         },
         internal: request.internal,
     })
-}
-
-/// Attestations that a client asks for are not made yet. The ones that Buildx asks for by default, which it drops itself where an
-/// exporter cannot hold them (`inline-only`), are left out; any other is refused.
-fn refuse_attestations(attrs: &BTreeMap<String, String>) -> Result<(), Status> {
-    for (key, value) in
-        attrs.iter().filter(|(key, _)| key.starts_with("attest:") || *key == "build-arg:BUILDKIT_ATTEST")
-    {
-        let switched_off = value == "disabled=true" || value == "false";
-        if !switched_off && !value.split(',').any(|part| part == "inline-only=true") {
-            return Err(Status::unimplemented(format!(
-                "{key}={value}: attestations are not supported by kilnd yet"
-            )));
-        }
-        tracing::warn!(key, value, "an attestation that the client asks for by default is not made");
-    }
-    Ok(())
 }
 
 /// Two exports of one kind to one place would overwrite each other.

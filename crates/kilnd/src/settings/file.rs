@@ -18,6 +18,9 @@ pub struct File {
     pub root: Option<PathBuf>,
     #[serde(rename = "insecure-entitlements")]
     pub insecure_entitlements: Vec<String>,
+    /// Folder with JSON files about the builder, which provenance tells.
+    #[serde(rename = "provenanceEnvDir")]
+    pub provenance_env_dir: Option<PathBuf>,
     pub log: Log,
     pub grpc: Grpc,
     pub worker: Workers,

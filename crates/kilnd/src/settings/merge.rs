@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::file::{self, Dns, File, GcRule, Registry};
 use super::flags::Flags;
+use super::provenance;
 use super::units::{DiskSpace, Span};
 
 /// What the daemon finds around itself; a test passes its own.
@@ -90,6 +91,8 @@ pub struct Settings {
     pub gateway_frontend: bool,
     /// Repositories whose images may be frontends; none: all may.
     pub frontend_repositories: Vec<String>,
+    /// What provenance tells about the builder.
+    pub provenance_env: BTreeMap<String, serde_json::Value>,
     pub idle_timeout: Option<Duration>,
     pub ready_fd: Option<i32>,
 }
@@ -106,6 +109,8 @@ pub struct SpaceLimits {
 pub enum Error {
     #[error(transparent)]
     File(#[from] file::Error),
+    #[error(transparent)]
+    ProvenanceEnv(#[from] provenance::Error),
     #[error("`{0}` is no address: expected unix://PATH, tcp://HOST:PORT or fd://")]
     Address(String),
     #[error("no home folder is known: give --root and --addr")]
@@ -257,6 +262,10 @@ pub fn resolve(flags: Flags, around: &Surroundings) -> Result<Settings, Error> {
             max_age: file.history.max_age.map_or(Duration::from_secs(48 * 3600), |span| span.0),
             max_entries: file.history.max_entries.and_then(|count| usize::try_from(count).ok()).unwrap_or(50),
         },
+        provenance_env: match file.provenance_env_dir.or_else(|| default_provenance_env(around)) {
+            Some(folder) => provenance::load(&folder)?,
+            None => BTreeMap::new(),
+        },
         idle_timeout: flags.idle_timeout.map(|Span(span)| span),
         ready_fd: flags.ready_fd,
     })
@@ -351,18 +360,25 @@ fn parse_address(text: &str) -> Result<Address, Error> {
 
 /// Where a configuration may be, the user's before the machine's.
 fn default_config(around: &Surroundings) -> Option<PathBuf> {
+    config_files(around).find(|path| path.exists())
+}
+
+/// The folder beside where the configuration file is or would be.
+fn default_provenance_env(around: &Surroundings) -> Option<PathBuf> {
+    config_files(around).map(|path| path.with_file_name("provenance.d")).find(|path| path.exists())
+}
+
+/// Where a configuration file may be, the user's own first.
+fn config_files(around: &Surroundings) -> impl Iterator<Item = PathBuf> {
     let system = [PathBuf::from("/etc/kiln/kilnd.toml"), PathBuf::from("/etc/buildkit/buildkitd.toml")];
     let config_home =
         around.xdg_config_home.clone().or_else(|| around.home.as_ref().map(|home| home.join(".config")));
-    let (user, system): (Option<PathBuf>, &[PathBuf]) = if is_drop_in(around) {
-        (
-            config_home.filter(|_| !around.host_root).map(|folder| folder.join("buildkit/buildkitd.toml")),
-            &system[1..],
-        )
+    let (user, skipped) = if is_drop_in(around) {
+        (config_home.filter(|_| !around.host_root).map(|folder| folder.join("buildkit/buildkitd.toml")), 1)
     } else {
-        (config_home.map(|folder| folder.join("kiln/kilnd.toml")), &system)
+        (config_home.map(|folder| folder.join("kiln/kilnd.toml")), 0)
     };
-    user.into_iter().chain(system.iter().cloned()).find(|path| path.exists())
+    user.into_iter().chain(system.into_iter().skip(skipped))
 }
 
 /// Started under the original's name, the daemon keeps to the original's places.

@@ -5,6 +5,7 @@
 pub mod file;
 pub mod flags;
 mod merge;
-pub mod units;
+pub mod provenance;
+mod units;
 
 pub use merge::{Address, Error, GcPolicy, Settings, Surroundings, TlsFiles, gc_policies, resolve};

@@ -1,86 +1,105 @@
-//! Has a scanner image make the bill of materials of each platform.
+//! Has a scanner image make the bill of materials of a result (BuildKit's scanner protocol).
 
-use super::resolver::Service;
-use crate::{Attestation, AttestationKind, Bridge, Error, SolveRequest};
+use crate::{Attestation, AttestationKind, Bridge, Error, MetaRequest, Refs, SolveRequest};
 use bytes::Bytes;
-use kiln_dockerfile::{
-    Converted, FrontendOptions, ImageAnswer, ImageConfigRequest, ImageStore, Resolver, SbomOptions,
-};
+use kiln_dockerfile::SbomOptions;
 use kiln_llb::{Constraints, ImageSource, MarshalOptions, MountInfo, MountKind, RunInfo, State};
 use kiln_oci::{Image, Platform};
+use kiln_proto::pb;
 use std::collections::BTreeMap;
 
 const CORE: &str = "sbom";
 const SOURCES: &str = "/run/src";
 const RESULTS: &str = "/run/out/";
-const PREDICATE_TYPE: &str = "https://spdx.dev/Document";
+const IMAGE_SCHEME: &str = "docker-image://";
+/// The type of the statements that scanners make.
+pub const PREDICATE_TYPE: &str = "https://spdx.dev/Document";
 
 /// A scanner that was found.
-pub(super) struct Scanner {
+pub struct Scanner {
     reference: String,
     image: Image,
     platform: Platform,
     parameters: BTreeMap<String, String>,
 }
 
-impl<B: Bridge> Service<'_, B> {
-    /// Looks the scanner up.
-    pub(super) async fn find_scanner(
-        &self,
+/// What is to be scanned.
+pub struct Scan<'a> {
+    /// The platform's name in displays.
+    pub platform_id: &'a str,
+    /// The result.
+    pub core: &'a State,
+    /// What else may be of interest, by name, such as the build's context.
+    pub extras: &'a [(String, State)],
+    /// Scanned again even if that was done before.
+    pub ignore_cache: bool,
+}
+
+impl Scanner {
+    /// Looks the scanner up. `platform` is the one that it runs on.
+    pub async fn find<B: Bridge>(
+        bridge: &B,
         sbom: &SbomOptions,
-        options: &FrontendOptions,
-    ) -> Result<Scanner, Error> {
-        let platform = options.convert.build_platforms.first().cloned().unwrap_or_default();
-        let request = ImageConfigRequest {
-            reference: sbom.generator.clone(),
-            store: ImageStore::Registry(options.convert.resolve_mode),
-            platform: platform.clone(),
-            log_name: String::new(),
+        platform: &Platform,
+        resolve_mode: &str,
+    ) -> Result<Self, Error> {
+        let source =
+            pb::SourceOp { identifier: format!("{IMAGE_SCHEME}{}", sbom.generator), ..Default::default() };
+        let request = MetaRequest {
+            platform: Some(platform.clone()),
+            resolve_mode: resolve_mode.to_owned(),
+            ..MetaRequest::default()
         };
-        let answer = self.image_config(request).await.map_err(|error| Error::of(&*error))?;
-        let found = match answer {
-            ImageAnswer::Image(found) => found,
-            ImageAnswer::OtherSource { error, .. } => return Err(Error::of(&*error)),
+        let found = bridge.resolve_source_meta(source, request).await?;
+        let identifier = found.source.identifier;
+        let (Some(reference), Some(found)) = (identifier.strip_prefix(IMAGE_SCHEME), found.image) else {
+            return Err(Error::unknown(format!("scanner {identifier} is no image")));
         };
         let image: Image = serde_json::from_slice(&found.config).map_err(|error| Error::of(&error))?;
         if image.config.entrypoint.is_empty() && image.config.cmd.is_empty() {
-            return Err(Error::unknown(format!("scanner {} does not have cmd", found.reference)));
+            return Err(Error::unknown(format!("scanner {reference} does not have cmd")));
         }
-        Ok(Scanner { reference: found.reference, image, platform, parameters: sbom.parameters.clone() })
+        Ok(Scanner {
+            reference: reference.to_owned(),
+            image,
+            platform: platform.clone(),
+            parameters: sbom.parameters.clone(),
+        })
     }
 
-    /// Scans what was converted for one platform.
-    pub(super) async fn scan(
+    /// Scans a result.
+    pub async fn scan<B: Bridge>(
         &self,
-        scanner: &Scanner,
-        platform_id: &str,
-        converted: &Converted,
+        bridge: &B,
+        scan: Scan<'_>,
+        build_id: &str,
     ) -> Result<Attestation<B::Ref>, Error> {
-        let graph = scanner.graph(platform_id, converted)?;
-        let options = MarshalOptions::new(scanner.platform.clone(), &self.request.build_id);
+        let graph = self.graph(&scan)?;
+        let options = MarshalOptions::new(self.platform.clone(), build_id);
         let request = SolveRequest { definition: Some(graph.marshal(&options)?), ..SolveRequest::default() };
-        let reference = self.solve_single(request).await?;
+        let Refs::Single(reference) = bridge.solve(request).await?.refs else {
+            return Err(Error::unknown("failed to get single ref: result has multiple refs"));
+        };
         let metadata = [("reason", "sbom"), ("sbom-core", CORE)];
+        let metadata = metadata.map(|(key, value)| (key.to_owned(), Bytes::from(value)));
         Ok(Attestation {
             kind: AttestationKind::Bundle,
-            metadata: metadata.map(|(key, value)| (key.to_owned(), Bytes::from(value))).into(),
+            metadata: metadata.into(),
             reference,
             path: String::new(),
             predicate_type: PREDICATE_TYPE.to_owned(),
             subjects: Vec::new(),
         })
     }
-}
 
-impl Scanner {
-    fn graph(&self, platform_id: &str, converted: &Converted) -> Result<State, Error> {
+    fn graph(&self, scan: &Scan<'_>) -> Result<State, Error> {
         let config = &self.image.config;
         let constraints = Constraints::new().platform(self.platform.clone());
         let mut root = State::image(&self.reference, ImageSource::default(), constraints)?;
         if !config.working_dir.is_empty() {
             root = root.dir(&config.working_dir);
         }
-        let extras = &converted.sbom.extras;
+        let extras = scan.extras;
         let mut env: Vec<(String, String)> = Vec::new();
         for variable in &config.env {
             let (key, value) = variable.split_once('=').unwrap_or((variable, ""));
@@ -107,7 +126,7 @@ impl Scanner {
                 no_output: true,
                 ..MountInfo::bind("/tmp", State::scratch())
             },
-            readonly(format!("{SOURCES}/core/{CORE}"), &converted.sbom.core),
+            readonly(format!("{SOURCES}/core/{CORE}"), scan.core),
         ];
         let extra =
             |(name, state): &(String, State)| readonly(format!("{SOURCES}/extras/{CORE}-{name}"), state);
@@ -118,8 +137,8 @@ impl Scanner {
             mounts,
             ..RunInfo::default()
         };
-        let name = format!("[{platform_id}] generating sbom using {}", self.reference);
-        let constraints = Constraints::new().custom_name(name).ignore_cache(converted.ignore_cache);
+        let name = format!("[{}] generating sbom using {}", scan.platform_id, self.reference);
+        let constraints = Constraints::new().custom_name(name).ignore_cache(scan.ignore_cache);
         let after = root.run(info, constraints)?;
         after.mount(RESULTS).cloned().ok_or_else(|| Error::unknown("scanner has no output"))
     }
