@@ -202,8 +202,9 @@ struct Sources {
 impl Sources {
     fn add(&mut self, digest: &Digest, locations: &[SourceLocation]) {
         for location in locations {
-            let same =
-                |known: &Arc<SourceMap>| Arc::ptr_eq(known, &location.source) || **known == *location.source;
+            let same = |known: &Arc<SourceMap>| {
+                Arc::ptr_eq(known, &location.source) || known.is_same_file(&location.source)
+            };
             let index = self.maps.iter().position(same).unwrap_or_else(|| {
                 self.maps.push(location.source.clone());
                 self.maps.len() - 1

@@ -18,6 +18,18 @@ pub struct SourceMap {
     pub definition: Option<pb::Definition>,
 }
 
+impl SourceMap {
+    /// Whether both are the same file, by what it holds and the vertex it came from. What else is said about that vertex does not count.
+    pub fn is_same_file(&self, other: &SourceMap) -> bool {
+        let origin = |map: &'_ SourceMap| map.definition.as_ref().map(|from| from.def.last().cloned());
+        let known = origin(self).zip(origin(other));
+        self.filename == other.filename
+            && self.language == other.language
+            && self.data == other.data
+            && known.is_none_or(|(one, other)| one == other)
+    }
+}
+
 /// Lines of a source file that a vertex comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceLocation {
@@ -58,5 +70,27 @@ impl From<&pb::SourceInfo> for SourceMap {
             data: info.data.clone(),
             definition: info.definition.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_the_same_whoever_asked_for_it() {
+        let from = |vertex: &'static str, constraint: &str| SourceMap {
+            filename: "Dockerfile".to_owned(),
+            definition: Some(pb::Definition {
+                def: vec![vertex.into()],
+                metadata: [(constraint.to_owned(), pb::OpMetadata::default())].into(),
+                ..Default::default()
+            }),
+            ..SourceMap::default()
+        };
+        assert!(from("a", "1").is_same_file(&from("a", "2")));
+        assert!(!from("a", "1").is_same_file(&from("b", "1")));
+        assert!(from("a", "1").is_same_file(&SourceMap { definition: None, ..from("a", "1") }));
+        assert!(!from("a", "1").is_same_file(&SourceMap { data: "x".into(), ..from("a", "1") }));
     }
 }

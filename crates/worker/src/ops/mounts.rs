@@ -222,8 +222,11 @@ impl Worker {
     ) -> Result<Option<daemon::Secret>> {
         match sessions.any(self.sessions(), |caller| async move { caller.secret(id).await }).await {
             Ok(secret) => Ok(Some(secret)),
-            Err(daemon::Error::SecretNotFound(_)) if optional => Ok(None),
-            Err(daemon::Error::SecretNotFound(_)) => Err(Error::Text(format!("secret {id}: not found"))),
+            // A client that has no secrets at all does not have this one.
+            Err(daemon::Error::SecretNotFound(_) | daemon::Error::Unsupported(_)) if optional => Ok(None),
+            Err(daemon::Error::SecretNotFound(_) | daemon::Error::Unsupported(_)) => {
+                Err(Error::Text(format!("secret {id}: not found")))
+            }
             Err(error) => Err(error.into()),
         }
     }
