@@ -122,7 +122,7 @@ async fn build(
     made: &mut Made,
 ) -> Result<BTreeMap<String, String>, Error> {
     // What cannot be exported is refused before anything runs.
-    let exporters = exporting::prepare(daemon, request)?;
+    let plan = exporting::prepare(daemon, request)?;
     let context = Arc::new(context(request)?);
     let progress = running.progress().clone();
     let job: Job<VertexOp> =
@@ -146,6 +146,7 @@ async fn build(
         daemon.frontends(),
         daemon.allowed_images.clone(),
         trace.0.clone(),
+        progress.clone(),
     );
     let started = Timestamp::from(SystemTime::now());
     let mut solution = solve(daemon, request, asked, &bridge).await?;
@@ -169,11 +170,15 @@ async fn build(
             steps: None,
         },
     ));
-    let mut source = exporting::Source::from(solution.try_map(|promise| promise.solved())?);
+    let results: exporting::Results = solution.try_map(|promise| promise.solved())?;
+    let mut source =
+        exporting::Source::from(results.clone().try_map(|result| Ok::<_, Error>(result.into_output()))?);
     if let Some(options) = &wanted.provenance {
         traced.attach(&mut source, &platforms, options)?;
     }
-    let response = exporting::run(daemon, request, &job, progress, exporters, source).await;
+    let imported = bridge.imported_caches();
+    let run = exporting::Run { daemon, request, job: &job, sink: progress, results: &results, imported };
+    let response = exporting::run(&plan, &source, &run).await;
     job.discard();
     response
 }

@@ -17,6 +17,11 @@ pub struct Step {
 }
 
 impl Step {
+    /// What it is called in the build's progress.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
     /// Where the step reports.
     pub fn progress(&self) -> Progress {
         self.job.progress(self.digest.clone())

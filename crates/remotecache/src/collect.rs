@@ -12,6 +12,7 @@ use crate::error::CacheError;
 use crate::graph::{CacheGraph, GraphBuilder, GraphInput};
 use crate::import::{ImportedCache, by_name};
 use crate::options::CacheMode;
+use crate::provider::attach_registry;
 
 /// What of a build is gathered, and how.
 pub struct Collector<'a> {
@@ -21,6 +22,8 @@ pub struct Collector<'a> {
     pub own_cache: &'a str,
     /// Caches that the build looked into.
     pub imported: &'a [ImportedCache],
+    /// Registries, for layers that are still with one; without them such layers are left out.
+    pub registry: Option<&'a kiln_registry::Client>,
     /// How blobs that have to be made are made.
     pub blobs: BlobOptions,
     /// How much.
@@ -173,6 +176,9 @@ impl Collector<'_> {
         let Some(found) = self.store.records().get(&id).map_err(failed)? else { return Ok(None) };
         let mut blobs = Vec::new();
         for layer in found.reference.layers() {
+            if let Some(registry) = self.registry {
+                attach_registry(self.store, &layer, registry);
+            }
             let Some(blob) = self.blob(&layer, wish).await? else { return Ok(None) };
             let descriptor = describe(&layer, &blob);
             let origin = BlobOrigin::Layer {

@@ -25,5 +25,5 @@ pub use blobs::BlobOrigin;
 pub use collect::{Collected, Collector, ResultLayers};
 pub use error::CacheError;
 pub use import::{ImportContext, ImportedCache, import};
-pub use provider::{ClientProvider, RegistryProvider};
+pub use provider::{ClientProvider, RegistryProvider, attach_registry};
 pub use send::{SendContext, cache_vertex_name, send};

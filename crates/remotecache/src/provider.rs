@@ -1,10 +1,13 @@
 //! Who has the bytes of layers that are only known so far.
 
+use std::sync::Arc;
+
 use futures::StreamExt;
 use kiln_oci::Descriptor;
-use kiln_registry::Repository;
+use kiln_registry::{Repository, RepositoryOptions};
 use kiln_session::daemon::ClientStore;
-use kiln_store::{BoxError, Provider};
+use kiln_store::{BoxError, LayerHandle, Provider, Store};
+use kiln_worker::repository_of;
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
@@ -40,5 +43,16 @@ impl Provider for ClientProvider {
     async fn open(&self, descriptor: &Descriptor, offset: u64) -> Opened {
         let stream = self.0.read(&descriptor.digest, offset).await?;
         Ok(Box::new(StreamReader::new(stream.map(|piece| piece.map_err(std::io::Error::other)))))
+    }
+}
+
+/// Says of a lazy layer who can be asked for it now: the build that took note of it may be long over.
+pub fn attach_registry(store: &Store, layer: &LayerHandle, registry: &kiln_registry::Client) {
+    if !layer.is_lazy() {
+        return;
+    }
+    let Some(origin) = repository_of(store, layer) else { return };
+    if let Ok(repository) = registry.repository(&origin, RepositoryOptions::default()) {
+        layer.attach_provider(Arc::new(RegistryProvider(repository)));
     }
 }

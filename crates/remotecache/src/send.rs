@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use kiln_oci::{Descriptor, gojson, media_type};
 use kiln_registry::{BlobSource, Observer, Repository, RepositoryOptions};
@@ -79,14 +80,19 @@ pub async fn send(
             layers.push(blobs[&layer.blob].clone());
         }
     }
-    let each = layers.iter().map(|descriptor| async {
-        let origin = collected.origins.get(&descriptor.digest);
+    // A list and not a mapped stream: the compiler cannot see that the latter may move between threads.
+    let mut each: Vec<BoxFuture<'_, Result<(), CacheError>>> = Vec::new();
+    for descriptor in &layers {
         let missing = || CacheError::Invalid(format!("missing blob {}", descriptor.digest));
-        let _step = context.reporter.step(format!("writing layer {}", descriptor.digest));
-        sink.blob(descriptor, origin.ok_or_else(missing)?)
-            .await
-            .map_err(|error| CacheError::failed("error writing layer blob", error))
-    });
+        let origin = collected.origins.get(&descriptor.digest).ok_or_else(missing)?;
+        let sink = &sink;
+        each.push(Box::pin(async move {
+            let _step = context.reporter.step(format!("writing layer {}", descriptor.digest));
+            sink.blob(descriptor, origin)
+                .await
+                .map_err(|error| CacheError::failed("error writing layer blob", error))
+        }));
+    }
     stream::iter(each).buffer_unordered(LAYERS_AT_ONCE).try_collect::<Vec<()>>().await?;
 
     let document = Bytes::from(gojson::to_vec(&config)?);

@@ -128,6 +128,7 @@ impl Daemon {
             store: &self.store,
             own_cache: OWN,
             imported,
+            registry: None,
             blobs: BlobOptions::default(),
             mode,
             describe_only: false,

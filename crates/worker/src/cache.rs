@@ -11,15 +11,15 @@ use kiln_store::{KeyLink, LayerHandle, Ref, Store};
 use crate::Worker;
 use crate::op::VertexOp;
 
-/// What the local cache is called in decisions.
-const NAME: &str = "local";
+/// The name of the worker's own cache, in decisions and in records of keys.
+pub const OWN_CACHE: &str = "local";
 
 impl Worker {
     /// The cache that builds on this worker save to and look into first.
     pub fn cache(&self) -> Cache<VertexOp> {
         let keys = Arc::new(StoreKeys(self.store().clone()));
         let results = Arc::new(StoreResults(self.store().clone()));
-        Cache::new(NAME, keys, results)
+        Cache::new(OWN_CACHE, keys, results)
     }
 }
 

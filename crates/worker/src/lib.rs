@@ -34,6 +34,7 @@ mod steplog;
 mod transfer;
 mod worker;
 
+pub use cache::OWN_CACHE;
 pub use config::{WorkerConfig, WorkerInfo};
 pub use container::{Container, ContainerProcess, ContainerRequest};
 pub use context::{BoxError, BuildContext, Entitlements, SourcePolicy};

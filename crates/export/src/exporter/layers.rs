@@ -1,12 +1,10 @@
 //! The layers of results as blobs.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use futures::future::try_join_all;
 use kiln_oci::{Descriptor, Digest, Reference, Timestamp, annotations, media_type};
-use kiln_registry::RepositoryOptions;
-use kiln_remotecache::RegistryProvider;
+use kiln_remotecache::attach_registry;
 use kiln_store::{Blob, LayerBlob, LayerHandle, Ref, Store};
 
 use super::{Reporter, store_failed};
@@ -57,7 +55,7 @@ pub(super) async fn layers(
         .take_while(|(handle, diff_id)| handle.diff_id().as_ref() == Some(diff_id))
         .count();
     for handle in &handles {
-        attach_provider(store, handle, registry);
+        attach_registry(store, handle, registry);
     }
     try_join_all(handles.into_iter().enumerate().map(|(place, handle)| async move {
         let epoch = wish.epoch.filter(|_| place >= inherited).map(Timestamp::unix_seconds);
@@ -116,17 +114,6 @@ fn descriptor(blob: &LayerBlob, prefer_nondist: bool) -> Descriptor {
         descriptor = descriptor.with_annotation(annotations::BUILDKIT_REWRITTEN_TIMESTAMP, epoch.to_string());
     }
     descriptor
-}
-
-/// Says of a lazy layer who can be asked for it now: the build that took note of it may be long over.
-fn attach_provider(store: &Store, layer: &LayerHandle, registry: &kiln_registry::Client) {
-    if !layer.is_lazy() {
-        return;
-    }
-    let Some(origin) = repository_of(store, layer) else { return };
-    if let Ok(repository) = registry.repository(&origin, RepositoryOptions::default()) {
-        layer.attach_provider(Arc::new(RegistryProvider(repository)));
-    }
 }
 
 fn source_key(domain: &str) -> String {

@@ -196,10 +196,3 @@ impl Exporter {
 fn store_failed(what: &str) -> impl Fn(kiln_store::Error) -> ExportError + '_ {
     move |error| ExportError::failed(what, error)
 }
-
-#[allow(dead_code)]
-fn assert_sends(e: &Exporter, x: &Exporters, s: &Source<Ref>, b: &ExportBuild, d: &Exported) {
-    fn send<T: Send>(_: T) {}
-    send(d.finalize(x, b));
-    send(e.export(x, s, b));
-}

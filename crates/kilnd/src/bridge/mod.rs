@@ -2,6 +2,7 @@
 
 mod container;
 mod errors;
+mod imports;
 mod meta;
 mod promise;
 mod trace;
@@ -17,9 +18,11 @@ use kiln_frontend::{
     SolveRequest, SourceMeta, Warning, WorkerInfo,
 };
 use kiln_proto::{fsutil_types, pb};
-use kiln_solver::{Event, Job};
+use kiln_remotecache::ImportedCache;
+use kiln_solver::{Event, Job, ProgressSink};
 use kiln_worker::{BuildContext, VertexOp, Worker};
 
+use self::imports::Imports;
 pub use errors::of_worker;
 pub use promise::Promise;
 pub use trace::{Origins, Trace};
@@ -51,9 +54,11 @@ struct Inner {
     build: String,
     frontends: Frontends,
     allowed: AllowedImages,
+    imports: Imports,
 }
 
 impl BuildBridge {
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         job: Job<VertexOp>,
         worker: Worker,
@@ -63,7 +68,9 @@ impl BuildBridge {
         frontends: Frontends,
         allowed: AllowedImages,
         trace: Arc<Trace>,
+        sink: Arc<dyn ProgressSink>,
     ) -> BuildBridge {
+        let imports = Imports::new(job.clone(), worker.clone(), context.sessions().clone(), sink);
         let inner = Inner {
             job,
             worker,
@@ -72,8 +79,14 @@ impl BuildBridge {
             build: build.to_owned(),
             frontends,
             allowed,
+            imports,
         };
         BuildBridge(Arc::new(inner), trace)
+    }
+
+    /// The caches that were read for this build.
+    pub fn imported_caches(&self) -> Vec<ImportedCache> {
+        self.0.imports.read()
     }
 
     /// The same bridge for what the daemon itself wants, which is no part of any request.
@@ -158,7 +171,8 @@ impl Bridge for BuildBridge {
         };
         let inner = &self.0;
         let loaded = inner.worker.load(&definition, &inner.context).await.map_err(of_worker)?;
-        let promise = Promise::new(inner.job.clone(), definition, loaded);
+        let options = inner.imports.options(&request.cache_imports)?;
+        let promise = Promise::new(inner.job.clone(), definition, loaded, options);
         if request.evaluate {
             promise.result().await?;
         }

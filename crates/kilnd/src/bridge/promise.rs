@@ -6,7 +6,6 @@ use kiln_export::provenance::Capture;
 use kiln_frontend::Error;
 use kiln_proto::pb;
 use kiln_solver::{BuildOptions, CachedResult, Job};
-use kiln_store::Ref;
 use kiln_worker::{Loaded, VertexOp};
 use tokio::sync::OnceCell;
 
@@ -21,12 +20,19 @@ struct Inner {
     job: Job<VertexOp>,
     definition: pb::Definition,
     loaded: Loaded,
+    options: BuildOptions<VertexOp>,
     result: OnceCell<Result<CachedResult<VertexOp>, Error>>,
 }
 
 impl Promise {
-    pub fn new(job: Job<VertexOp>, definition: pb::Definition, loaded: Loaded) -> Promise {
-        Promise(Arc::new(Inner { job, definition, loaded, result: OnceCell::new() }))
+    /// `options` name the caches to look into.
+    pub fn new(
+        job: Job<VertexOp>,
+        definition: pb::Definition,
+        loaded: Loaded,
+        options: BuildOptions<VertexOp>,
+    ) -> Promise {
+        Promise(Arc::new(Inner { job, definition, loaded, options, result: OnceCell::new() }))
     }
 
     /// The graph it is promised from.
@@ -38,10 +44,9 @@ impl Promise {
     ///
     /// # Errors
     /// What failed.
-    pub fn solved(&self) -> Result<Ref, Error> {
+    pub fn solved(&self) -> Result<CachedResult<VertexOp>, Error> {
         let unsolved = || Error::unknown("a result was taken before it was waited for");
-        let result = self.0.result.get().ok_or_else(unsolved)?;
-        result.clone().map(CachedResult::into_output)
+        self.0.result.get().ok_or_else(unsolved)?.clone()
     }
 
     /// The result, if it has been waited for and is there.
@@ -69,8 +74,7 @@ impl Promise {
         inner
             .result
             .get_or_init(|| async {
-                let built =
-                    inner.job.build(&inner.loaded.graph, &inner.loaded.edge, &BuildOptions::default()).await;
+                let built = inner.job.build(&inner.loaded.graph, &inner.loaded.edge, &inner.options).await;
                 built.map_err(|error| of_solver(&error))
             })
             .await

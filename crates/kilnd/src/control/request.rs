@@ -31,6 +31,7 @@ pub struct BuildRequest {
     pub exporters: Vec<Exporter>,
     /// What is to be stated about the result.
     pub attestations: attest::Wanted,
+    pub cache_exports: Vec<CacheOptionsEntry>,
     pub cache_imports: Vec<CacheImport>,
     pub entitlements: BTreeSet<String>,
     pub source_policy: Option<sourcepolicy::Policy>,
@@ -87,18 +88,6 @@ pub fn read(request: SolveRequest, daemon: &Daemon) -> Result<BuildRequest, Stat
             "exporters that the session chooses are not supported by kilnd yet",
         ));
     }
-    if let Some(export) = cache_exports.first() {
-        return Err(Status::unimplemented(format!(
-            "cache export ({}) is not supported by kilnd yet",
-            export.r#type
-        )));
-    }
-    if let Some(import) = cache_imports.first() {
-        return Err(Status::unimplemented(format!(
-            "cache import ({}) is not supported by kilnd yet",
-            import.kind
-        )));
-    }
     let attestations = attest::wanted(&request.frontend_attrs).map_err(|error| error.to_status())?;
     if request.proxy_network {
         return Err(Status::unimplemented("the capturing proxy network is not supported by kilnd yet"));
@@ -113,6 +102,7 @@ pub fn read(request: SolveRequest, daemon: &Daemon) -> Result<BuildRequest, Stat
         frontend_opts: request.frontend_attrs,
         frontend_inputs: request.frontend_inputs,
         exporters,
+        cache_exports,
         cache_imports,
         source_policy: request.source_policy,
         policy_session: request.source_policy_session,

@@ -17,7 +17,7 @@ pub use auth::SessionCredentials;
 pub use content::{ClientStore, StoredBlob};
 pub use error::Error;
 pub use files::{FileSender, FileSyncRequest};
-pub use group::SessionGroup;
+pub use group::{APPEAR_TIMEOUT, SessionGroup};
 pub use manager::{Caller, SessionId, SessionManager};
 pub use secrets::Secret;
 pub use ssh::ForwardedAgent;
