@@ -1,6 +1,7 @@
 //! Debian's `docker-registry` on a free loopback port, with storage of its own.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Registry {
     child: Child,
     port: u16,
-    _storage: TempDir,
+    storage: TempDir,
 }
 
 impl Registry {
@@ -79,12 +80,19 @@ impl Registry {
             }
         });
         let port = port.recv_timeout(START_TIMEOUT).expect("docker-registry says where it listens");
-        Registry { child, port, _storage: storage }
+        Registry { child, port, storage }
     }
 
     /// `localhost:PORT`, the first part of a reference.
     pub fn host(&self) -> String {
         format!("localhost:{}", self.port)
+    }
+
+    /// The file that holds a blob, by its digest (`sha256:<hex>`): for tests that damage or remove it.
+    pub fn blob_file(&self, digest: &str) -> PathBuf {
+        let hex = digest.rsplit(':').next().unwrap_or_default();
+        let blobs = self.storage.path().join("data/docker/registry/v2/blobs/sha256");
+        blobs.join(&hex[..2]).join(hex).join("data")
     }
 
     /// The reference of a repository here.
