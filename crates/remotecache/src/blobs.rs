@@ -35,6 +35,16 @@ pub enum BlobOrigin {
     },
 }
 
+impl BlobOrigin {
+    /// Whether whoever only is said to have it does. What the store knows is taken for granted.
+    pub(crate) async fn is_there(&self) -> bool {
+        match self {
+            Self::Layer { .. } => true,
+            Self::Elsewhere { provider, descriptor } => provider.has(descriptor).await,
+        }
+    }
+}
+
 impl BlobSource for BlobOrigin {
     fn open(&self) -> Pin<Box<dyn Future<Output = io::Result<BodyStream>> + Send + '_>> {
         Box::pin(async move {

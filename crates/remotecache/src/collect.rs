@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use kiln_oci::{Descriptor, Digest, Timestamp, annotations};
-use kiln_solver::{CacheKey, ExportOptions, ExportRecord, RecordRef, export_records};
+use kiln_solver::{CacheKey, ExportOptions, ExportRecord, KeyStore, RecordRef, export_records};
 use kiln_store::{BlobOptions, LayerBlob, LayerHandle, NoObserver, Store};
 
+use crate::backlinks::Backlinks;
 use crate::blobs::BlobOrigin;
 use crate::error::CacheError;
 use crate::graph::{CacheGraph, GraphBuilder, GraphInput};
@@ -20,6 +21,8 @@ pub struct Collector<'a> {
     pub store: &'a Store,
     /// The name of the solver's own cache.
     pub own_cache: &'a str,
+    /// The keys of that cache; without them only what the build itself has tried is told.
+    pub own_keys: Option<&'a dyn KeyStore>,
     /// Caches that the build looked into.
     pub imported: &'a [ImportedCache],
     /// Registries, for layers that are still with one; without them such layers are left out.
@@ -68,8 +71,12 @@ impl Collector<'_> {
     pub async fn collect(&self, results: &[&[Arc<CacheKey>]]) -> Result<Collected, CacheError> {
         let mut builder = GraphBuilder::new();
         let mut collected = Collected::default();
+        let imported = by_name(self.imported);
+        let mut more: BTreeMap<&str, Backlinks<'_>> =
+            imported.iter().map(|(name, cache)| (*name, Backlinks::imported(cache.keys()))).collect();
+        more.extend(self.own_keys.map(|keys| (self.own_cache, Backlinks::own(keys))));
         for keys in results {
-            self.collect_one(keys, &mut builder, &mut collected).await?;
+            self.collect_one(keys, &mut builder, &mut more, &mut collected).await?;
         }
         collected.graph = builder.finish();
         Ok(collected)
@@ -79,6 +86,7 @@ impl Collector<'_> {
         &self,
         keys: &[Arc<CacheKey>],
         builder: &mut GraphBuilder,
+        more: &mut BTreeMap<&str, Backlinks<'_>>,
         collected: &mut Collected,
     ) -> Result<(), CacheError> {
         let records = export_records(keys, ExportOptions { source_results: self.describe_only });
@@ -122,6 +130,12 @@ impl Collector<'_> {
                 })
                 .collect();
             let place = builder.add_record(record.digest.as_str(), &inputs);
+            for (cache, id) in &record.ids {
+                if let Some(links) = more.get_mut(&**cache) {
+                    let failed = |error| CacheError::failed("failed to look up a key", error);
+                    links.add(id, builder).map_err(failed)?;
+                }
+            }
             if let Some((created, blobs)) = result {
                 builder.add_result(place, created, &blobs);
             }

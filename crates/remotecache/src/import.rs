@@ -206,6 +206,11 @@ impl ImportedCache {
         Cache::new(self.name.clone(), self.keys.clone(), Arc::new(self.clone()))
     }
 
+    /// Its keys.
+    pub(crate) fn keys(&self) -> &CacheKeys {
+        &self.keys
+    }
+
     /// Who has its layers.
     pub(crate) fn provider(&self) -> Arc<dyn Provider> {
         self.origin.provider()

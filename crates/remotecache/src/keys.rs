@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use kiln_solver::{Backlink, Digest, KeyId, KeyStore, Link, Record, RecordId, StoreError, root_key};
+use kiln_solver::{
+    Backlink, Digest, KeyId, KeyStore, Link, Record, RecordId, StoreError, root_key, whole_millis,
+};
 
 use crate::graph::{CacheGraph, GraphResult};
 
@@ -133,7 +135,8 @@ impl KeyStore for CacheKeys {
         let mut found = Vec::new();
         for place in self.places.get(key).into_iter().flatten() {
             for (index, result) in self.graph.records[*place].results.iter().enumerate() {
-                found.push(Record { id: record_id(*place, index), created: result.created.into() });
+                let created = whole_millis(result.created.into());
+                found.push(Record { id: record_id(*place, index), created });
             }
         }
         Ok(found)

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backlinks;
 mod blobs;
 mod collect;
 pub mod document;

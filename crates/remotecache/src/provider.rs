@@ -27,6 +27,11 @@ impl Provider for RegistryProvider {
     async fn open(&self, descriptor: &Descriptor, offset: u64) -> Opened {
         Ok(Box::new(self.0.blob(descriptor, offset).await?.into_read()))
     }
+
+    async fn has(&self, descriptor: &Descriptor) -> bool {
+        // Whoever opens it learns what an error is about.
+        self.0.has_blob(&descriptor.digest).await.unwrap_or(true)
+    }
 }
 
 /// A folder of the client.
@@ -43,6 +48,10 @@ impl Provider for ClientProvider {
     async fn open(&self, descriptor: &Descriptor, offset: u64) -> Opened {
         let stream = self.0.read(&descriptor.digest, offset).await?;
         Ok(Box::new(StreamReader::new(stream.map(|piece| piece.map_err(std::io::Error::other)))))
+    }
+
+    async fn has(&self, descriptor: &Descriptor) -> bool {
+        self.0.info(&descriptor.digest).await.map_or(true, |known| known.is_some())
     }
 }
 

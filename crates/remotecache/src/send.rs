@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use kiln_oci::{Descriptor, gojson, media_type};
+use kiln_oci::{Descriptor, Digest, gojson, media_type};
 use kiln_registry::{BlobSource, Observer, Repository, RepositoryOptions};
 use kiln_session::daemon::{Caller, ClientStore};
 
 use crate::collect::Collected;
+use crate::document::CacheConfig;
 use crate::error::CacheError;
 use crate::graph;
 use crate::manifest::{ManifestForm, wrap};
@@ -68,7 +69,7 @@ pub async fn send(
             (Sink::Client(caller.store(store)), *form)
         }
     };
-    let (config, blobs) = graph::marshal(&collected.graph);
+    let (config, blobs) = what_is_there(collected).await?;
     if config.layers.is_empty() {
         drop(context.reporter.step("skipping cache export for empty result"));
         return Ok(BTreeMap::new());
@@ -112,6 +113,30 @@ pub async fn send(
         .map_err(|error| CacheError::failed("error writing manifest blob", error))?;
     let told = String::from_utf8(gojson::to_vec(&manifest)?).expect("JSON is UTF-8");
     Ok(BTreeMap::from([(RESPONSE_KEY.to_owned(), told)]))
+}
+
+/// The document, without results that an imported cache names but has no longer.
+async fn what_is_there(
+    collected: &Collected,
+) -> Result<(CacheConfig, BTreeMap<Digest, Descriptor>), CacheError> {
+    let (config, mut blobs) = graph::marshal(&collected.graph);
+    let mut each: Vec<BoxFuture<'_, Option<Digest>>> = Vec::new();
+    for digest in blobs.keys().cloned() {
+        let origin = collected.origins.get(&digest);
+        each.push(Box::pin(async move {
+            match origin {
+                Some(origin) if !origin.is_there().await => Some(digest),
+                _ => None,
+            }
+        }));
+    }
+    let missing: Vec<Digest> =
+        stream::iter(each).buffer_unordered(LAYERS_AT_ONCE).filter_map(|one| async { one }).collect().await;
+    if missing.is_empty() {
+        return Ok((config, blobs));
+    }
+    blobs.retain(|digest, _| !missing.contains(digest));
+    Ok(graph::marshal(&graph::parse(&config, &blobs)?))
 }
 
 enum Sink {

@@ -124,9 +124,11 @@ impl Daemon {
         mode: CacheMode,
         imported: &[ImportedCache],
     ) -> Collected {
+        let own = self.solver.cache();
         let collector = Collector {
             store: &self.store,
             own_cache: OWN,
+            own_keys: Some(&*own.keys),
             imported,
             registry: None,
             blobs: BlobOptions::default(),
@@ -253,6 +255,8 @@ async fn minimal_caches_make_no_blobs() {
         store: &daemon.store,
         own_cache: OWN,
         imported: &[],
+        own_keys: None,
+        registry: None,
         blobs: BlobOptions::default(),
         mode: CacheMode::Max,
         describe_only: true,

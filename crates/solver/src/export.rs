@@ -1,6 +1,6 @@
 //! The chain of keys below a result as a flat list: what a remote cache is written from.
 
-use crate::{CacheKey, Digest, KeyOutput, RecordRef};
+use crate::{CacheKey, Digest, KeyId, KeyOutput, RecordRef};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -42,6 +42,8 @@ pub struct ExportRecord {
     pub results: Vec<ExportResult>,
     /// What the vertex says about being exported with its result.
     pub export: Option<bool>,
+    /// The names of the key in the caches that know it, which may know more ways to get to it.
+    pub ids: Vec<(Arc<str>, KeyId)>,
 }
 
 /// Lists all keys below `keys`, inputs first. Keys that no other build can compute are left out, and with
@@ -102,5 +104,5 @@ fn record(
         }
         _ => Vec::new(),
     };
-    Some(ExportRecord { digest: key.root(), inputs, results, export: key.export() })
+    Some(ExportRecord { digest: key.root(), inputs, results, export: key.export(), ids: key.all_ids() })
 }

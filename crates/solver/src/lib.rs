@@ -60,4 +60,4 @@ pub use progress::{Event, Log, NoProgress, Progress, ProgressSink, Status, Statu
 pub use reason::{Decision, MissReason};
 pub use solver::{Solver, SolverOptions};
 pub use store::memory::{MemoryKeyStore, MemoryResultStore};
-pub use store::{Backlink, KeyId, KeyStore, Link, Record, RecordId, ResultStore};
+pub use store::{Backlink, KeyId, KeyStore, Link, Record, RecordId, ResultStore, whole_millis};

@@ -1,6 +1,7 @@
 //! Saves results under their keys in the solver's own cache.
 
 use crate::active::EdgeRef;
+use crate::store::whole_millis;
 use crate::{Cache, CacheKey, Digest, KeyId, KeyInput, KeyOutput, Link, Op, Record, RecordRef, StoreError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ impl<O: Op> EdgeRef<O> {
         inputs: &[Vec<KeyInput>],
     ) -> Result<Vec<Arc<CacheKey>>, StoreError> {
         let state = &self.state;
-        let created = state.core.clock.now();
+        let created = whole_millis(state.core.clock.now());
         let mut saved = Vec::new();
         for page in state.known_pages() {
             let vertex = Some(state.vertex.digest.clone());

@@ -226,7 +226,8 @@ impl Writer<'_> {
                     .iter()
                     .map(|layer| ImageLayer {
                         blob: layer.layer.descriptor.digest.clone(),
-                        diff_id: layer.layer.diff_id.clone(),
+                        // A layer with rewritten times is still the one that the cache knows.
+                        diff_id: layer.handle.diff_id().unwrap_or_else(|| layer.layer.diff_id.clone()),
                     })
                     .collect();
                 cache

@@ -95,10 +95,12 @@ impl CacheTarget {
             _ => None,
         };
         let registry = run.registry();
+        let keys = run.own_keys();
         let preparing = reporter.step("preparing build cache for export");
         let collector = Collector {
             store: &run.daemon.store,
             own_cache: OWN_CACHE,
+            own_keys: Some(&*keys),
             imported: &run.imported,
             registry: Some(&registry),
             blobs: self.blobs,

@@ -1,5 +1,7 @@
 //! The cache that goes into images: the records of each platform's result, as far as they are made of the image's own layers.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_export::InlineCache;
@@ -7,13 +9,14 @@ use kiln_frontend::{Refs, Solution};
 use kiln_remotecache::inline::{ImageLayer, write};
 use kiln_remotecache::options::CacheMode;
 use kiln_remotecache::{Collector, ImportedCache};
-use kiln_solver::CachedResult;
+use kiln_solver::{CachedResult, KeyStore};
 use kiln_store::{BlobOptions, Store};
 use kiln_worker::{OWN_CACHE, VertexOp};
 
 /// What an image's cache is made from.
 pub(super) struct Inline {
     pub store: Store,
+    pub keys: Arc<dyn KeyStore>,
     pub registry: kiln_registry::Client,
     pub imported: Vec<ImportedCache>,
     pub results: Solution<CachedResult<VertexOp>>,
@@ -43,6 +46,7 @@ impl InlineCache for Inline {
         let collector = Collector {
             store: &self.store,
             own_cache: OWN_CACHE,
+            own_keys: Some(&*self.keys),
             imported: &self.imported,
             registry: Some(&self.registry),
             blobs: BlobOptions::default(),

@@ -13,7 +13,7 @@ use kiln_export::{
 use kiln_frontend::{Error, Solution};
 use kiln_remotecache::ImportedCache;
 use kiln_session::daemon::{SessionCredentials, SessionGroup, SessionId};
-use kiln_solver::{CachedResult, Job, ProgressSink};
+use kiln_solver::{CachedResult, Job, KeyStore, ProgressSink};
 use kiln_store::Ref;
 use kiln_worker::VertexOp;
 
@@ -90,9 +90,14 @@ impl Run<'_> {
         }
     }
 
+    fn own_keys(&self) -> Arc<dyn KeyStore> {
+        self.daemon.solver.cache().keys.clone()
+    }
+
     fn inline_cache(&self, plan: &Plan) -> Option<Arc<dyn InlineCache>> {
         let inline = || inline::Inline {
             store: self.daemon.store.clone(),
+            keys: self.own_keys(),
             registry: self.registry(),
             imported: self.imported.clone(),
             results: self.results.clone(),

@@ -10,7 +10,7 @@ pub mod memory;
 use crate::{Digest, Op, OpContext, StoreError};
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The name of a key within one store. For roots and content it is [`crate::root_key`] in every store.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,8 +92,18 @@ pub struct Link {
 pub struct Record {
     /// The result.
     pub id: RecordId,
-    /// When it was made. Of several records the youngest is taken.
+    /// When it was made, in whole milliseconds (see [`whole_millis`]). Of several records the youngest is taken.
     pub created: SystemTime,
+}
+
+/// A time without what is finer than a millisecond. Stores keep no more, and what a build says about a record it has just made is
+/// what a later one reads: exports of the two are equal.
+pub fn whole_millis(time: SystemTime) -> SystemTime {
+    let fraction = match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => since.subsec_nanos() % 1_000_000,
+        Err(_) => 0,
+    };
+    time - Duration::from_nanos(u64::from(fraction))
 }
 
 /// A link seen from its target.

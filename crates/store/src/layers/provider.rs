@@ -17,6 +17,11 @@ pub trait Provider: Send + Sync + Debug {
         descriptor: &Descriptor,
         offset: u64,
     ) -> Result<Box<dyn AsyncRead + Send + Unpin>, BoxError>;
+
+    /// Whether it has a blob, as far as that can be told without opening it.
+    async fn has(&self, _descriptor: &Descriptor) -> bool {
+        true
+    }
 }
 
 /// What happens while layers are fetched and unpacked.
