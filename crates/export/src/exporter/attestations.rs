@@ -12,7 +12,6 @@ use crate::image::attest::{
     ATTESTATION_BYTES_MAX, SBOM_CORE_KEY, bundled_subjects, check_not_provenance, parse_bundled,
 };
 use crate::source::{Attestation, AttestationContent, AttestationKind, Subject};
-use kiln_remotecache::report::Downloads;
 
 /// An attestation, read.
 pub(super) struct ReadAttestation {
@@ -50,10 +49,9 @@ pub(super) async fn read(
                 if kind == AttestationKind::InToto {
                     check_not_provenance(&one.predicate_type, false)?;
                 }
-                let downloads = Downloads(build.reporter.clone());
                 let store = &exporters.store;
                 let failed = || store_failed("cannot read in-toto attestation");
-                store.ensure_unpacked(reference, &downloads).await.map_err(failed())?;
+                exporters.unpack(reference, build).await.map_err(failed())?;
                 let union = store.union(reference).map_err(failed())?;
                 let one = one.clone();
                 let read = move || read_files(&union, &one);

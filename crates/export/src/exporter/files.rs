@@ -14,7 +14,6 @@ use crate::epoch::EpochOption;
 use crate::error::ExportError;
 use crate::image::attest::{StatementSubject, statement, without_inline_only};
 use crate::source::{PLATFORMS_KEY, PlatformRef, Source};
-use kiln_remotecache::report::Downloads;
 
 /// Options of exporters that give out files.
 #[derive(Clone, Debug, Default)]
@@ -90,8 +89,7 @@ pub(super) async fn part(
         None => Union::empty(),
         Some(reference) => {
             let failed = || store_failed("failed to read the result");
-            let downloads = Downloads(build.reporter.clone());
-            exporters.store.ensure_unpacked(reference, &downloads).await.map_err(failed())?;
+            exporters.unpack(reference, build).await.map_err(failed())?;
             exporters.store.union(reference).map_err(failed())?
         }
     };

@@ -220,10 +220,5 @@ async fn unpack(
     let Some(best) = fitting.first() else { return Ok(()) };
     let Some(reference) = source.find(&best.id)? else { return Ok(()) };
     let _step = build.reporter.step(format!("unpacking to {name}"));
-    let downloads = Downloads(build.reporter.clone());
-    exporters
-        .store
-        .ensure_unpacked(reference, &downloads)
-        .await
-        .map_err(store_failed("failed to unpack the image"))
+    exporters.unpack(reference, build).await.map_err(store_failed("failed to unpack the image"))
 }

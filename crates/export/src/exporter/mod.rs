@@ -18,7 +18,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_oci::Descriptor;
+use kiln_remotecache::attach_registry;
 use kiln_remotecache::inline::ImageLayer;
+use kiln_remotecache::report::Downloads;
 use kiln_session::daemon::{Caller, SessionId, SessionManager};
 use kiln_store::{Blob, Ref, Store};
 
@@ -133,6 +135,14 @@ impl Exporters {
             other => return Err(ExportError::UnknownExporter(other.to_owned())),
         };
         Ok(Exporter { id, attrs, kind })
+    }
+
+    /// Fetches and unpacks what is still missing of a result, also where the build that took note of it is long over.
+    async fn unpack(&self, reference: &Ref, build: &ExportBuild) -> Result<(), kiln_store::Error> {
+        for layer in reference.layers() {
+            attach_registry(&self.store, &layer, &build.registry);
+        }
+        self.store.ensure_unpacked(reference, &Downloads(build.reporter.clone())).await
     }
 
     async fn caller(&self, build: &ExportBuild) -> Result<Caller, ExportError> {
