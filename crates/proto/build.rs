@@ -7,6 +7,7 @@ const FILES: &[&str] = &[
     "containerd/services/content/v1/content.proto",
     "errdefs/errdefs.proto",
     "fsutil/types.proto",
+    "google/rpc/error_details.proto",
     "google/rpc/status.proto",
     "kiln/v1/images.proto",
     "moby/buildkit/secrets/v1/secrets.proto",

@@ -16,14 +16,17 @@ fn each_mistake_is_explained_and_the_daemon_goes_on() {
     place.write("work/hidden.txt", "x");
     let unreachable = "localhost:1/nothing:1";
     let missing = registry.reference("no/such:1");
-    let cases: [(&str, &[&str], &[&str]); 9] = [
+    let cases: [(&str, &[&str], &[&str]); 12] = [
         ("FROM busybox\nRUM true\n", &[], &["unknown instruction: RUM", "RUN"]),
         ("FROM busybox\nCOPY --form=x a b\n", &[], &["unknown flag"]),
         ("FROM busybox\nCOPY nothing.txt /\n", &[], &["nothing.txt", "not found"]),
         ("FROM busybox\nCOPY hidden.txt /\n", &[], &["hidden.txt", ".dockerignore"]),
         ("FROM busybox AS a\n", &["--target=b"], &["target stage \"b\" could not be found"]),
         ("FROM UPPER//case:::\n", &[], &["invalid reference format"]),
-        (&format!("FROM {unreachable}\n"), &[], &["localhost:1"]),
+        (&format!("FROM {unreachable}\n"), &[], &["localhost:1", "hint: check the registry's address"]),
+        ("FROM --platform=linux/s390x busybox\n", &[], &["no match for platform", "hint:", "linux/amd64"]),
+        ("FROM busybox\nADD http://127.0.0.1:1/x /\n", &[], &[">>> ADD http://127.0.0.1:1/x /"]),
+        ("FROM busybox\nRUN --network=host true\n", &[], &["hint: grant it with `--allow network.host`"]),
         (&format!("FROM {missing}\n"), &[], &["not found"]),
         ("FROM busybox\nRUN echo before && exit 7\n", &[], &["exit code: 7", "before", ">>>"]),
     ];

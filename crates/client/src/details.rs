@@ -1,10 +1,10 @@
 //! What a daemon attaches to a failed build: which vertex, which op, which lines of which file.
 //!
 //! Source of the form: BuildKit's `util/grpcerrors`: details of a `google.rpc.Status` whose type is
-//! `github.com/moby/buildkit/<package>.<Name>+json` and whose value is JSON, not protobuf.
+//! `github.com/moby/buildkit/<package>.<Name>+json` and whose value is JSON, not protobuf. Advice is a `google.rpc.Help` as it is.
 
 use kiln_proto::prost::Message;
-use kiln_proto::rpc::Status as RpcStatus;
+use kiln_proto::rpc::{Help, Status as RpcStatus};
 use serde::Deserialize;
 
 /// The details of one failed call.
@@ -14,6 +14,8 @@ pub struct Details {
     pub vertex: Option<String>,
     /// Places in the user's files, the innermost last.
     pub sources: Vec<Source>,
+    /// What the user can do about it, in the daemon's words.
+    pub advice: Vec<String>,
     /// Name of a subrequest that the frontend does not have.
     pub unsupported_subrequest: Option<String>,
 }
@@ -99,6 +101,10 @@ impl Details {
                         found.unsupported_subrequest = Some(subrequest.name);
                     }
                 }
+                "Help" => {
+                    let help = Help::decode(detail.value.as_slice()).unwrap_or_default();
+                    found.advice.extend(help.links.into_iter().map(|link| link.description));
+                }
                 _ => {}
             }
         }
@@ -155,6 +161,16 @@ mod tests {
         let found = Details::of(&status("Source", json));
         assert_eq!(found.sources[0].data, b"FROM x\n");
         assert_eq!(found.sources[0].ranges, [LineRange { start: 1, end: 1 }]);
+    }
+
+    #[test]
+    fn advice_is_read() {
+        use kiln_proto::rpc::help::Link;
+        let help = Help { links: vec![Link { description: "log in".into(), url: String::new() }] };
+        let any = Any { type_url: "type.googleapis.com/google.rpc.Help".into(), value: help.encode_to_vec() };
+        let rpc = RpcStatus { code: 2, message: "failed".into(), details: vec![any] };
+        let status = tonic::Status::with_details(tonic::Code::Unknown, "failed", rpc.encode_to_vec().into());
+        assert_eq!(Details::of(&status).advice, ["log in"]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Error details as BuildKit's peers read them: a `google.protobuf.Any` whose type is
 //! `github.com/moby/buildkit/errdefs.<Name>+json` and whose value is JSON, written the way Go writes the structs
 //! (proto field names, plain numbers), except for `Solve`, which is canonical protobuf JSON.
+//!
+//! Advice is a plain `google.rpc.Help`; peers that do not know it hand it on.
 
 use crate::Detail;
 
@@ -11,6 +13,7 @@ use std::sync::LazyLock;
 
 const PREFIX: &str = "github.com/moby/buildkit/errdefs.";
 const SUFFIX: &str = "+json";
+const HELP: &str = "type.googleapis.com/google.rpc.Help";
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(kiln_proto::DESCRIPTORS).expect("the descriptors were compiled with the messages")
@@ -25,6 +28,9 @@ pub(crate) fn encode(detail: &Detail) -> Any {
         Detail::Frontend(message) => ("Frontend", message.encode_to_vec(), false),
         Detail::FrontendCap(message) => ("FrontendCap", message.encode_to_vec(), false),
         Detail::Subrequest(message) => ("Subrequest", message.encode_to_vec(), false),
+        Detail::Help(message) => {
+            return Any { type_url: HELP.to_owned(), value: message.encode_to_vec() };
+        }
         Detail::Other(any) => return any.clone(),
     };
     let json = to_json(&format!("errdefs.{name}"), &bytes, canonical);
@@ -33,6 +39,10 @@ pub(crate) fn encode(detail: &Detail) -> Any {
 
 /// Of an `Any`; one that cannot be read is kept as it is.
 pub(crate) fn decode(any: &Any) -> Detail {
+    if any.type_url == HELP {
+        return Message::decode(any.value.as_slice())
+            .map_or_else(|_| Detail::Other(any.clone()), Detail::Help);
+    }
     let name = any.type_url.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(SUFFIX));
     let known = name.and_then(|name| {
         let bytes = from_json(&format!("errdefs.{name}"), &any.value)?;
@@ -114,6 +124,17 @@ mod tests {
         for detail in [vertex, source, solve] {
             assert_eq!(decode(&encode(&detail)), detail);
         }
+    }
+
+    #[test]
+    fn advice_travels_once() {
+        let error =
+            crate::Error::unknown("no").hint(Some("deep advice")).context("outer").hint(Some("shallow"));
+        let [help] = error.details() else { panic!("one detail: {error:?}") };
+        let Detail::Help(message) = help else { panic!("advice: {help:?}") };
+        assert_eq!(message.links[0].description, "deep advice");
+        assert_eq!(encode(help).type_url, "type.googleapis.com/google.rpc.Help");
+        assert_eq!(decode(&encode(help)), *help);
     }
 
     #[test]

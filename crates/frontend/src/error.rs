@@ -21,6 +21,8 @@ pub enum Detail {
     FrontendCap(errdefs::FrontendCap),
     /// A subrequest that the frontend does not have.
     Subrequest(errdefs::Subrequest),
+    /// What the user can do about it.
+    Help(rpc::Help),
     /// One that is not looked into, handed on as it came.
     Other(kiln_proto::prost_types::Any),
 }
@@ -71,7 +73,11 @@ impl Error {
         let mut message = error.to_string();
         let mut next = error.source();
         while let Some(cause) = next {
-            let text = cause.to_string();
+            let text = match status_of(cause) {
+                // Its own text repeats the message beside the name of its code.
+                Some(status) => status.message().to_owned(),
+                None => cause.to_string(),
+            };
             // Some errors show their cause themselves.
             if !message.ends_with(&text) {
                 message = format!("{message}: {text}");
@@ -128,6 +134,18 @@ impl Error {
         self
     }
 
+    /// The same with what the user can do about it. Advice from deeper down, which knows more, stays the only one.
+    #[must_use]
+    pub fn hint(self, advice: Option<impl Into<String>>) -> Self {
+        match advice {
+            Some(advice) if !self.0.details.iter().any(|detail| matches!(detail, Detail::Help(_))) => {
+                let link = rpc::help::Link { description: advice.into(), url: String::new() };
+                self.with(Detail::Help(rpc::Help { links: vec![link] }))
+            }
+            _ => self,
+        }
+    }
+
     /// The same with the place of what failed.
     #[must_use]
     pub fn at(self, info: pb::SourceInfo, ranges: Vec<pb::Range>) -> Self {
@@ -165,6 +183,12 @@ impl Error {
     }
 }
 
+fn status_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a tonic::Status> {
+    error
+        .downcast_ref::<tonic::Status>()
+        .or_else(|| error.downcast_ref::<Box<tonic::Status>>().map(Box::as_ref))
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)
@@ -192,5 +216,20 @@ impl From<Error> for tonic::Status {
 impl From<kiln_llb::Error> for Error {
     fn from(error: kiln_llb::Error) -> Self {
         Error::of(&error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("failed to send files")]
+    struct Sending(#[source] Box<tonic::Status>);
+
+    #[test]
+    fn a_status_among_the_causes_is_told_in_its_own_words() {
+        let error = Sending(Box::new(tonic::Status::unknown("no such directory")));
+        assert_eq!(Error::of(&error).message(), "failed to send files: no such directory");
     }
 }

@@ -26,7 +26,7 @@ pub fn summary(warnings: &[VertexWarning], expand: bool, colors: &crate::Colors)
     }
     let count =
         if warnings.len() == 1 { "1 warning".to_owned() } else { format!("{} warnings", warnings.len()) };
-    let hint = if expand { "" } else { " (use docker --debug to expand)" };
+    let hint = if expand { "" } else { " (use --debug to expand)" };
     let heading = format!("{count} found{hint}:\n");
     let mut out = String::from("\n ");
     if colors.summary.is_empty() {
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(distinct.len(), 2);
         insta::assert_snapshot!(summary(&distinct, false, &Colors::none()), @r"
 
-         2 warnings found (use docker --debug to expand):
+         2 warnings found (use --debug to expand):
          - one
          - two
         ");

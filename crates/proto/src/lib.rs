@@ -17,7 +17,7 @@ pub use packages::*;
 pub use packages::containerd::services::content::v1 as content;
 /// `fsutil.types`: frames of the file transfer.
 pub use packages::fsutil::types as fsutil_types;
-/// `google.rpc`: the status with details.
+/// `google.rpc`: the status with details, and advice as one of them.
 pub use packages::google::rpc;
 /// `kiln.v1`: the daemon's local image store.
 pub use packages::kiln::v1 as images;

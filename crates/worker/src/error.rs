@@ -107,6 +107,8 @@ impl Error {
         match self {
             Error::Store(error) => error.hint().map(str::to_owned),
             Error::Image(error) => error.hint(),
+            Error::Exec(error) => error.hint().map(str::to_owned),
+            Error::Nested(error) => error.op_error().and_then(Error::hint),
             Error::Entitlement(name) => {
                 Some(format!("grant it with `--allow {name}`, to the builder and to the build"))
             }

@@ -115,8 +115,8 @@ impl Converter<'_> {
 
         let mut actions = FileActions::new();
         for path in transfer.sources.paths.clone() {
-            let remote =
-                Remote { path: &path, is_add: transfer.is_add, name: &name, unpack: transfer.unpack };
+            let step = self.at(Constraints::new().custom_name(&name), &command.location);
+            let remote = Remote { path: &path, is_add: transfer.is_add, step, unpack: transfer.unpack };
             if let Some(source) = remote.git(&mut transfer.keep_git_dir, &mut transfer.checksum)? {
                 actions = actions.copy(
                     &source,

@@ -15,8 +15,8 @@ const UNNAMED: &str = "__unnamed__";
 pub(super) struct Remote<'a> {
     pub(super) path: &'a str,
     pub(super) is_add: bool,
-    /// The name of the step.
-    pub(super) name: &'a str,
+    /// Name and place of the step.
+    pub(super) step: Constraints,
     pub(super) unpack: Option<bool>,
 }
 
@@ -54,7 +54,7 @@ impl Remote<'_> {
             mtime: String::new(),
             ..git.source()
         };
-        Ok(Some(State::git(&git.remote, source, Constraints::new().custom_name(self.name))))
+        Ok(Some(State::git(&git.remote, source, self.step.clone())))
     }
 
     /// The state of a download, the name of its file, and whether it is to be unpacked.
@@ -63,7 +63,7 @@ impl Remote<'_> {
             return Err(ConvertError::UrlForCopy.into());
         }
         let filename = http_filename(self.path);
-        let constraints = Constraints::new().custom_name(self.name).description(DESCRIPTION_COMMAND, "");
+        let constraints = self.step.clone().description(DESCRIPTION_COMMAND, "");
         let state = State::http(self.path, http_source(&filename, checksum)?, constraints);
         Ok((state, filename, self.unpack.unwrap_or(false)))
     }

@@ -93,7 +93,11 @@ fn of_status(status: &Status) -> Error {
         Code::Cancelled => exit::CANCELED,
         _ => exit::FAILURE,
     });
-    for place in Details::of(status).sources {
+    let details = Details::of(status);
+    for advice in details.advice {
+        error = error.hint(advice);
+    }
+    for place in details.sources {
         if let Some(text) = excerpt(place) {
             error = error.after(text);
         }

@@ -9,6 +9,7 @@ use std::io::{IsTerminal as _, Read, Write as _};
 use std::sync::Arc;
 
 use futures::StreamExt as _;
+use kiln_client::details::Details;
 use kiln_proto::images::images_client::ImagesClient;
 use kiln_proto::images::load_images_request::Part;
 use kiln_proto::images::{
@@ -89,7 +90,10 @@ impl Failed {
             Code::NotFound => {
                 Error::user(format!("{message}: {}", status.message())).hint("see `kiln image ls`")
             }
-            _ => Error::environment(format!("{message}: {}", status.message())),
+            _ => {
+                let error = Error::environment(format!("{message}: {}", status.message()));
+                Details::of(&status).advice.into_iter().fold(error, Error::hint)
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use kiln_worker::VertexOp;
 
 /// A worker's error, outside of any vertex.
 pub fn of_worker(error: kiln_worker::Error) -> Error {
-    Error::of(&error)
+    Error::of(&error).hint(error.hint())
 }
 
 /// The solver's error.
@@ -16,7 +16,7 @@ pub(super) fn of_solver(error: &SolveError<VertexOp>) -> Error {
     if error.is_cancelled() {
         return Error::cancelled();
     }
-    let mut told = Error::of(error);
+    let mut told = Error::of(error).hint(error.op_error().and_then(kiln_worker::Error::hint));
     if let Some(op) = &error.op {
         told = told.with(Detail::Solve(Box::new(errdefs::Solve {
             op: pb::Op::decode(op.vertex().bytes.clone()).ok(),

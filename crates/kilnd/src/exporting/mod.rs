@@ -32,7 +32,7 @@ pub type Results = Solution<CachedResult<VertexOp>>;
 const FRONTEND_PREFIX: &str = "frontend.";
 
 fn of_export(error: ExportError) -> Error {
-    Error::of(&error)
+    Error::of(&error).hint(error.hint())
 }
 
 /// Everything that a request wants to have exported.

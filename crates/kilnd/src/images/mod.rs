@@ -30,7 +30,17 @@ pub struct ImageService(pub Arc<Daemon>);
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn failed(error: impl std::error::Error + 'static) -> Status {
-    Status::unknown(Error::of(&error).message().to_owned())
+    Error::of(&error).hint(advice(&error)).to_status()
+}
+
+/// What the error, or the deepest cause that knows something, advises.
+fn advice(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    error.source().and_then(advice).or_else(|| {
+        if let Some(error) = error.downcast_ref::<kiln_registry::RegistryError>() {
+            return error.hint();
+        }
+        error.downcast_ref::<kiln_store::Error>().and_then(kiln_store::Error::hint).map(str::to_owned)
+    })
 }
 
 /// Reads a name as people write it.

@@ -70,7 +70,11 @@ impl SyncError {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
-            let line = error.to_string();
+            let line = match error.downcast_ref::<Box<tonic::Status>>() {
+                // Its own text repeats the message beside the name of its code.
+                Some(status) => status.message().to_owned(),
+                None => error.to_string(),
+            };
             if !text.ends_with(&line) {
                 text = format!("{text}: {line}");
             }
