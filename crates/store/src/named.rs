@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use crate::error::{Error, Result};
 use crate::id::LayerId;
 use crate::layers::{LayerHandle, LayerMeta, STATE_READY, STATE_RETAINED};
-use crate::mount::MountSource;
+use crate::mount::{MountSource, Mounted};
 use crate::reference::Ref;
 use crate::store::{Store, now_ms};
 
@@ -55,6 +55,8 @@ struct Held {
     fs: PathBuf,
     key: String,
     fresh: bool,
+    /// Where it is mounted on top of its base, once somebody asked for that: all who hold it write through one mount.
+    mounted: Mutex<Option<Mounted>>,
 }
 
 /// Who holds what.
@@ -114,6 +116,43 @@ impl Store {
         Ok(Some(named))
     }
 
+    /// Lets go of the layers whose keys are wanted no more: whoever asks for such a key next gets a fresh layer. Those who hold
+    /// one keep it.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn forget_named(&self, unwanted: impl Fn(&str) -> bool) -> Result<()> {
+        let unwanted = |key: &str| key.split_once('\n').is_some_and(|(_, key)| unwanted(key));
+        let mut held = self.inner.holds.held.lock().unwrap_or_else(|poison| poison.into_inner());
+        for hold in held.values_mut().filter(|hold| unwanted(&hold.key)) {
+            // A key that nobody asks for.
+            hold.key.clear();
+        }
+        let kept: Vec<(i64, String)> = self.inner.db.read("list kept layers", |db| {
+            db.prepare_cached("SELECT id, retained FROM layers WHERE retained IS NOT NULL")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })?;
+        for (row, _) in kept.iter().filter(|(_, key)| unwanted(key)) {
+            self.let_go(*row)?;
+        }
+        Ok(())
+    }
+
+    /// A kept layer becomes one like others, as it is now.
+    fn let_go(&self, row: i64) -> Result<()> {
+        self.inner.db.write("let go of a kept layer", |db| {
+            db.prepare_cached("UPDATE layers SET retained = NULL, state = ? WHERE id = ?")?
+                .execute(params![STATE_READY, row])?;
+            Ok(())
+        })?;
+        if let Some(live) = self.inner.live().get(&row).and_then(Weak::upgrade) {
+            live.state.store(STATE_READY, std::sync::atomic::Ordering::Release);
+        }
+        self.inner.sync.layer_made();
+        Ok(())
+    }
+
     fn kept_rows(&self, key: &str) -> Result<Vec<i64>> {
         self.inner.db.read("look up a kept layer", |db| {
             db.prepare_cached("SELECT id FROM layers WHERE retained = ? ORDER BY used_ms DESC, id DESC")?
@@ -136,16 +175,7 @@ impl Store {
             .query_row([row], |found| found.get::<_, bool>(0))
         })?;
         if looked_at || is_base {
-            // It stays what it is now, as a layer like others.
-            self.inner.db.write("let go of a kept layer", |db| {
-                db.prepare_cached("UPDATE layers SET retained = NULL, state = ? WHERE id = ?")?
-                    .execute(params![STATE_READY, row])?;
-                Ok(())
-            })?;
-            if let Some(live) = self.inner.live().get(&row).and_then(Weak::upgrade) {
-                live.state.store(STATE_READY, std::sync::atomic::Ordering::Release);
-            }
-            self.inner.sync.layer_made();
+            self.let_go(row)?;
             return Ok(None);
         }
         // Results that were what it is until now are that no longer.
@@ -198,6 +228,7 @@ impl Store {
             fs,
             key: key.to_owned(),
             fresh,
+            mounted: Mutex::default(),
         };
         NamedLayer { held: Arc::new(held) }
     }
@@ -230,9 +261,22 @@ impl NamedLayer {
         &self.held.base
     }
 
-    /// What to mount to write into it through its base's view.
+    /// What to mount to write into it through its base's view. It holds as long as this does.
     pub fn mount_source(&self) -> Result<MountSource> {
-        self.held.store.writable_source(&self.held.base, self.id(), true)
+        let Held { store, base, fs, .. } = &*self.held;
+        if base.is_scratch() {
+            return Ok(MountSource::writable_dir(fs.clone(), base));
+        }
+        let mut mounted = self.held.mounted.lock().unwrap_or_else(|poison| poison.into_inner());
+        if let Some(mounted) = &*mounted {
+            return Ok(MountSource::writable_dir(mounted.path().to_owned(), base));
+        }
+        let source = store.writable_source(base, self.id(), true)?;
+        if source.directory().is_some() {
+            return Ok(source);
+        }
+        let mount = mounted.insert(store.mount_somewhere(&source)?);
+        Ok(MountSource::writable_dir(mount.path().to_owned(), base))
     }
 
     /// The merged view of the base and this, as it is now.
@@ -269,7 +313,9 @@ impl fmt::Debug for NamedLayer {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // First the handle: whoever takes the layer next must not find it looked at.
+        // First the mount: the next one must not find the directories in use.
+        drop(self.mounted.get_mut().unwrap_or_else(|poison| poison.into_inner()).take());
+        // Then the handle: whoever takes the layer next must not find it looked at.
         let Some(row) = self.handle.take().map(|handle| handle.row()) else { return };
         let holds = &self.store.inner.holds;
         holds.held.lock().unwrap_or_else(|poison| poison.into_inner()).remove(&row);

@@ -185,6 +185,45 @@ async fn kept_layers_are_shared_as_asked() {
 }
 
 #[tokio::test]
+async fn all_who_share_a_kept_layer_write_into_one_file_system() {
+    if !is_root() {
+        return;
+    }
+    let t = TestStore::new();
+    let base = layer(&t.store, &Ref::scratch(), &[("below", "1")]);
+    for base in [Ref::scratch(), base] {
+        let spec = NamedSpec { base: base.clone(), ..spec("s", Sharing::Shared) };
+        let (one, two) =
+            (t.store.named(&spec).await.expect("taken"), t.store.named(&spec).await.expect("taken"));
+        let sources = [one.mount_source().expect("mounts"), two.mount_source().expect("mounts")];
+        let dirs = sources.each_ref().map(|source| source.directory().expect("a directory").0.to_owned());
+        fs::write(dirs[0].join("new"), "2").expect("written");
+        assert_eq!(fs::read_to_string(dirs[1].join("new")).expect("there"), "2");
+        assert_eq!(dirs[1].join("below").exists(), !base.is_scratch());
+        drop((one, two));
+        let again = t.store.named(&spec).await.expect("taken");
+        let source = again.mount_source().expect("mounts");
+        assert_eq!(
+            fs::read_to_string(source.directory().expect("a directory").0.join("new")).expect("there"),
+            "2"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_forgotten_kept_layer_makes_room_for_a_fresh_one() {
+    let t = TestStore::new();
+    let held = t.store.named(&spec("cache:a", Sharing::Shared)).await.expect("taken");
+    let other = t.store.named(&spec("cache:ab", Sharing::Shared)).await.expect("taken").id().clone();
+    t.store.forget_named(|key| key == "cache:a").expect("forgotten");
+    let fresh = t.store.named(&spec("cache:a", Sharing::Shared)).await.expect("taken");
+    assert!(fresh.is_fresh() && fresh.id() != held.id());
+    drop(held);
+    assert_eq!(t.store.named(&spec("cache:a", Sharing::Shared)).await.expect("taken").id(), fresh.id());
+    assert_eq!(t.store.named(&spec("cache:ab", Sharing::Shared)).await.expect("taken").id(), &other);
+}
+
+#[tokio::test]
 async fn kept_layers_survive_restarts_and_are_seen() {
     let t = TestStore::new();
     let named = t.store.named(&spec("s", Sharing::Shared)).await.expect("taken");

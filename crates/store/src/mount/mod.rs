@@ -72,6 +72,12 @@ pub struct Mounted {
 }
 
 impl MountSource {
+    /// A directory that holds a view of `reference` to write into.
+    pub(crate) fn writable_dir(path: PathBuf, reference: &Ref) -> MountSource {
+        let keep = Keep { _reference: reference.clone(), _flat: Vec::new() };
+        MountSource { kind: Kind::Dir { path, read_only: false }, _keep: keep }
+    }
+
     /// What to mount with overlayfs; `None` where it is a plain directory.
     pub fn overlay(&self) -> Option<&OverlaySpec> {
         match &self.kind {
