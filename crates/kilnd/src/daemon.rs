@@ -143,8 +143,9 @@ fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
+/// Servers that treat BuildKit in a way of its own know it by the first word.
 fn user_agent() -> String {
-    format!("kilnd/{}", version::VERSION)
+    format!("buildkit/{} kilnd/{}", version::BUILDKIT_VERSION, version::VERSION)
 }
 
 fn disk_bytes(path: &std::path::Path) -> u64 {

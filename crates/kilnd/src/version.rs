@@ -6,6 +6,8 @@ use kiln_proto::types::BuildkitVersion;
 const PACKAGE: &str = "kiln";
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Version of BuildKit whose behaviour servers may expect.
+pub const BUILDKIT_VERSION: &str = "v0.26";
 /// Version of the Dockerfile syntax that the built-in frontend has (BuildKit's frontend image of that number).
 pub const DOCKERFILE_VERSION: &str = "1.20.0";
 

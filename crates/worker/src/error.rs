@@ -102,6 +102,11 @@ impl Error {
         }
     }
 
+    /// Whether all that is wrong is that a file which was asked for is not there.
+    pub fn is_missing_path(&self) -> bool {
+        matches!(self, Error::Path(error) if error.errno == Errno::NOENT)
+    }
+
     /// What to try next, where there is something.
     pub fn hint(&self) -> Option<String> {
         match self {

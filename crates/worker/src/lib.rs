@@ -44,6 +44,7 @@ pub use kiln_store::Ref;
 pub use load::Loaded;
 pub use op::VertexOp;
 pub use ops::UnsafeContentCache;
+pub use rustix::io::Errno;
 pub use source::{
     BlobId, GitError, GitId, GitMetadata, GitSettings, HttpError, HttpId, HttpMetadata, Identifier,
     IdentifierError, ImageError, ImageId, LocalId, OciLayoutId, RepositoryError, ResolveMode, SourcePin,

@@ -31,10 +31,15 @@ impl Worker {
     pub async fn load(&self, definition: &pb::Definition, build: &Arc<BuildContext>) -> Result<Loaded> {
         let graph = apply_policy(kiln_llb::Graph::load(definition)?, self, build).await?;
         let mut vertices = Vec::with_capacity(graph.vertices().len());
+        let mut without_cache = Vec::new();
         for vertex in graph.vertices() {
             check_entitlements(&vertex.op, build.entitlements())?;
+            if let (Op::Exec(exec), true) = (&vertex.op, vertex.metadata.ignore_cache) {
+                without_cache.extend_from_slice(&exec.mounts);
+            }
             vertices.push(self.vertex(vertex));
         }
+        self.forget_caches(&without_cache)?;
         let result = graph.result();
         let edge = Edge::new(solver_digest(&result.vertex), result.index);
         let solver_graph = Graph::new(vertices).map_err(|error| Error::Text(error.to_string()))?;

@@ -90,13 +90,26 @@ impl FetchObserver for Transfers {
 pub struct Task {
     progress: Progress,
     id: Arc<str>,
+    action: Arc<str>,
     started: SystemTime,
     ended: bool,
 }
 
 impl Task {
     pub fn start(progress: &Progress, id: impl Into<Arc<str>>) -> Task {
-        let task = Task { progress: progress.clone(), id: id.into(), started: progress.now(), ended: false };
+        let id = id.into();
+        Task::doing(progress, id.clone(), id)
+    }
+
+    /// The same where what is done has a name that tools know.
+    pub fn doing(progress: &Progress, id: impl Into<Arc<str>>, action: impl Into<Arc<str>>) -> Task {
+        let task = Task {
+            progress: progress.clone(),
+            id: id.into(),
+            action: action.into(),
+            started: progress.now(),
+            ended: false,
+        };
         task.update(0, 0, None);
         task
     }
@@ -115,7 +128,7 @@ impl Task {
     fn update(&self, current: u64, total: u64, completed: Option<SystemTime>) {
         self.progress.status(Status {
             id: self.id.clone(),
-            name: self.id.clone(),
+            name: self.action.clone(),
             current: current.cast_signed(),
             total: total.cast_signed(),
             started: Some(self.started),

@@ -50,6 +50,15 @@ impl From<SyncError> for Error {
 }
 
 impl Error {
+    /// Whether the client does not have the service at all.
+    pub fn is_unsupported(&self) -> bool {
+        match self {
+            Error::Unsupported(_) => true,
+            Error::Status(status) => status.code() == tonic::Code::Unimplemented,
+            _ => false,
+        }
+    }
+
     /// Whether another session of the same build might do better: this one is gone or does not have the service.
     pub fn is_of_this_session_only(&self) -> bool {
         match self {

@@ -1,6 +1,7 @@
 //! The file systems of a step: from mounts as a definition has them to mounts that the executor makes, and back to results.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::path::Path;
 
 use kiln_exec::{BindMount, MountSource, OverlayMount, OverlayUpper, RootMount, StepMount, TmpfsMount};
@@ -12,6 +13,9 @@ use super::private::Access;
 use crate::Worker;
 use crate::error::{Error, Result};
 use crate::path;
+
+/// Before the ids of cache mounts in the names of their directories.
+const CACHE_KEY: &str = "cache-dir:";
 
 /// Everything a step sees of files, ready to be mounted. Dropping it lets go of what is not committed.
 pub struct Prepared {
@@ -65,6 +69,7 @@ impl Worker {
         let mut root = None;
         let mut mounts = Vec::new();
         let (mut outputs, mut views, mut keep) = (Vec::new(), Vec::new(), Vec::<Box<dyn Any + Send>>::new());
+        let mut caches: HashMap<String, kiln_store::NamedLayer> = HashMap::new();
         for mount in request.mounts {
             let is_root = mount.dest == ROOT_MOUNT;
             if is_root && mount.kind != MountKind::Bind {
@@ -95,7 +100,13 @@ impl Worker {
                     Some(source)
                 }
                 MountKind::Cache(cache) => {
-                    let named = self.cache_mount(mount, cache, input, request.origin).await?;
+                    // A step that has a cache at two places must not wait for itself.
+                    let key = cache_key(&cache.id, input);
+                    let named = match caches.get(&key) {
+                        Some(named) => named.clone(),
+                        None => self.cache_mount(mount, cache, input, request.origin).await?,
+                    };
+                    caches.insert(key, named.clone());
                     let source = named.mount_source()?;
                     let exec = exec_source(&source);
                     keep.push(Box::new((named, source)));
@@ -167,6 +178,25 @@ impl Worker {
         Ok(Bind { source: exec_source(&source), layer: Some(layer), keep: Box::new(source) })
     }
 
+    /// Steps that run without cache find their cache mounts empty.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) fn forget_caches(&self, mounts: &[Mount]) -> Result<()> {
+        let caches: Vec<(&str, bool)> = mounts
+            .iter()
+            .filter_map(|mount| match &mount.kind {
+                MountKind::Cache(cache) => Some((cache.id.as_str(), mount.input.is_some())),
+                _ => None,
+            })
+            .collect();
+        if caches.is_empty() {
+            return Ok(());
+        }
+        let unwanted = |key: &str| caches.iter().any(|(id, on_a_base)| is_cache_key(key, id, *on_a_base));
+        Ok(self.store().forget_named(unwanted)?)
+    }
+
     async fn cache_mount(
         &self,
         mount: &Mount,
@@ -174,17 +204,12 @@ impl Worker {
         input: Option<&Ref>,
         origin: &str,
     ) -> Result<kiln_store::NamedLayer> {
-        // Steps that start from different bases don't share.
-        let mut key = format!("cache-dir:{}", cache.id);
-        if let Some(id) = input.and_then(Ref::id) {
-            key.push_str(&format!(":{id}"));
-        }
         let mut description = format!("cached mount {} from exec {origin}", mount.dest);
         if cache.id != mount.dest {
             description.push_str(&format!(" with id {}", crate::error::quoted(&cache.id)));
         }
         let spec = NamedSpec {
-            key,
+            key: cache_key(&cache.id, input),
             base: input.cloned().unwrap_or_else(Ref::scratch),
             meta: LayerMeta { description, record_type: RecordType::ExecCacheMount, created_ms: None },
             sharing: match cache.sharing {
@@ -222,10 +247,13 @@ impl Worker {
     ) -> Result<Option<daemon::Secret>> {
         match sessions.any(self.sessions(), |caller| async move { caller.secret(id).await }).await {
             Ok(secret) => Ok(Some(secret)),
-            // A client that has no secrets at all does not have this one.
-            Err(daemon::Error::SecretNotFound(_) | daemon::Error::Unsupported(_)) if optional => Ok(None),
-            Err(daemon::Error::SecretNotFound(_) | daemon::Error::Unsupported(_)) => {
-                Err(Error::Text(format!("secret {id}: not found")))
+            // A client that serves no secrets has none.
+            Err(error) if matches!(error, daemon::Error::SecretNotFound(_)) || error.is_unsupported() => {
+                if optional {
+                    Ok(None)
+                } else {
+                    Err(Error::Text(format!("secret {id}: not found")))
+                }
             }
             Err(error) => Err(error.into()),
         }
@@ -266,7 +294,7 @@ impl Worker {
             .await;
         let caller = match found {
             Ok(caller) => caller,
-            Err(daemon::Error::Unsupported(_)) => {
+            Err(error) if error.is_unsupported() => {
                 return Err(Error::Text(format!(
                     "no SSH key {} forwarded from the client",
                     crate::error::quoted(id)
@@ -282,6 +310,20 @@ impl Worker {
             access.mode & 0o777,
         )?)
     }
+}
+
+/// Name of a cache mount's directory. Steps that start from different bases don't share.
+fn cache_key(id: &str, input: Option<&Ref>) -> String {
+    match input.and_then(Ref::id) {
+        Some(base) => format!("{CACHE_KEY}{id}:{base}"),
+        None => format!("{CACHE_KEY}{id}"),
+    }
+}
+
+/// Whether that is the name of such a directory.
+fn is_cache_key(key: &str, id: &str, on_a_base: bool) -> bool {
+    let rest = key.strip_prefix(CACHE_KEY).and_then(|key| key.strip_prefix(id));
+    rest.is_some_and(|rest| if on_a_base { rest.starts_with(':') } else { rest.is_empty() })
 }
 
 struct Bind {
@@ -340,5 +382,18 @@ pub(crate) fn exec_source(source: &kiln_store::MountSource) -> MountSource {
         }),
         (None, Some((path, _))) => bind_path(path),
         (None, None) => unreachable!("a mount source is either of the two"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{cache_key, is_cache_key};
+
+    #[test]
+    fn caches_are_told_apart() {
+        let plain = cache_key("a", None);
+        assert!(is_cache_key(&plain, "a", false) && !is_cache_key(&plain, "a", true));
+        assert!(is_cache_key("cache-dir:a:base", "a", true) && !is_cache_key("cache-dir:a:base", "a", false));
+        assert!(!is_cache_key("cache-dir:ab", "a", false) && !is_cache_key("local:a", "a", false));
     }
 }

@@ -190,14 +190,21 @@ impl Worker {
                 .filter(|etag| !etag.is_empty())
                 .collect(),
         };
+        let same = |meta: &HttpMeta, kept: &Kept| match meta.etag.as_deref().map(strong) {
+            Some(etag) => strong(&kept.etag) == etag,
+            // A server that sends no tag means the only one it was asked about.
+            None => meta.not_modified && request.known_etags == [kept.etag.as_str()],
+        };
+        if !request.known_etags.is_empty()
+            && let Some(meta) = self.http().head(&request).await?
+            && let Some(found) = known.iter().position(|(_, kept)| same(&meta, kept))
+        {
+            return Ok(known.into_iter().nth(found).expect("the place is inside the list"));
+        }
         match self.http().get(&request).await? {
             HttpAnswer::NotModified(meta) => {
+                let found = known.into_iter().find(|(_, kept)| same(&meta, kept));
                 let etag = meta.etag.as_deref().map(strong);
-                // A server that sends no tag means the only one it was asked about.
-                let found = known.into_iter().find(|(_, kept)| match etag {
-                    Some(etag) => strong(&kept.etag) == etag,
-                    None => request.known_etags.len() == 1 && kept.etag == request.known_etags[0],
-                });
                 found.ok_or_else(|| {
                     Error::Text(format!("invalid not-modified ETag: {}", etag.unwrap_or_default()))
                 })
@@ -334,11 +341,31 @@ fn strong(etag: &str) -> &str {
     etag.strip_prefix("W/").unwrap_or(etag)
 }
 
-/// Seconds since 1970 of a date as HTTP has it.
+/// Seconds since 1970 of a date as HTTP has it. Some servers call the zone `UTC`, which the standard does not.
 fn http_date(text: &str) -> Option<i64> {
-    httpdate::parse_http_date(text)
+    let text = text.trim();
+    let standard = text.strip_suffix("UTC").map(|date| format!("{date}GMT"));
+    httpdate::parse_http_date(standard.as_deref().unwrap_or(text))
         .ok()?
         .duration_since(UNIX_EPOCH)
         .ok()
         .map(|since| since.as_secs().cast_signed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::http_date;
+
+    #[test]
+    fn dates_of_servers() {
+        for text in [
+            "Tue, 14 Nov 2023 22:13:21 GMT",
+            "Tuesday, 14-Nov-23 22:13:21 GMT",
+            "Tuesday, 14-Nov-23 22:13:21 UTC",
+            "Tue Nov 14 22:13:21 2023",
+        ] {
+            assert_eq!(http_date(text), Some(1_700_000_001), "{text}");
+        }
+        assert_eq!(http_date("yesterday"), None);
+    }
 }

@@ -45,6 +45,8 @@ pub struct HttpMeta {
     pub disposition: Option<String>,
     /// Bytes to come, when the server said so.
     pub length: Option<u64>,
+    /// Whether it is one of the files that were known.
+    pub not_modified: bool,
 }
 
 /// A server's answer.
@@ -98,17 +100,16 @@ impl HttpClient {
     /// # Errors
     /// [`HttpError::Status`] for any answer but the file or "not modified".
     pub async fn get(&self, request: &HttpRequest) -> Result<HttpAnswer, HttpError> {
-        let url = reqwest::Url::parse(&request.url)
-            .ok()
-            .filter(|url| matches!(url.scheme(), "http" | "https"))
-            .ok_or_else(|| HttpError::Address(request.url.clone()))?;
+        let url = address(request)?;
         let shown = request.url.clone();
         let response = self.0.get(url).headers(headers(request)?).send().await.map_err(|error| {
             HttpError::Transfer { url: shown.clone(), source: error.without_url().into() }
         })?;
         let meta = meta(response.headers(), response.content_length());
         match response.status() {
-            StatusCode::NOT_MODIFIED if !request.known_etags.is_empty() => Ok(HttpAnswer::NotModified(meta)),
+            StatusCode::NOT_MODIFIED if !request.known_etags.is_empty() => {
+                Ok(HttpAnswer::NotModified(HttpMeta { not_modified: true, ..meta }))
+            }
             status if status.is_success() => {
                 let body = response.bytes_stream().map(move |chunk| {
                     chunk.map_err(|error| HttpError::Transfer {
@@ -121,6 +122,29 @@ impl HttpClient {
             status => Err(HttpError::Status(status.as_u16())),
         }
     }
+
+    /// What a server says of a file without sending it; nothing if it does not answer such a question.
+    ///
+    /// Servers that ignore `If-None-Match` would send the whole file again, though their tag says that it is the same.
+    ///
+    /// # Errors
+    /// When the request cannot be made.
+    pub async fn head(&self, request: &HttpRequest) -> Result<Option<HttpMeta>, HttpError> {
+        let asked = self.0.head(address(request)?).headers(headers(request)?).send().await;
+        let useful = |status| matches!(status, StatusCode::OK | StatusCode::NOT_MODIFIED);
+        let answer = asked.ok().filter(|response| useful(response.status()));
+        Ok(answer.map(|response| HttpMeta {
+            not_modified: response.status() == StatusCode::NOT_MODIFIED,
+            ..meta(response.headers(), None)
+        }))
+    }
+}
+
+fn address(request: &HttpRequest) -> Result<reqwest::Url, HttpError> {
+    reqwest::Url::parse(&request.url)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"))
+        .ok_or_else(|| HttpError::Address(request.url.clone()))
 }
 
 fn headers(request: &HttpRequest) -> Result<HeaderMap, HttpError> {
@@ -155,6 +179,7 @@ fn meta(headers: &HeaderMap, length: Option<u64>) -> HttpMeta {
         last_modified: text(LAST_MODIFIED),
         disposition: text(CONTENT_DISPOSITION).as_deref().and_then(disposition_name),
         length,
+        not_modified: false,
     }
 }
 

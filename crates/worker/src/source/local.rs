@@ -120,7 +120,8 @@ impl Worker {
             follow_paths: id.follow_paths.clone(),
             limits: ReceiveLimits::default(),
         };
-        let line = Line::new(Task::start(progress, format!("transferring {}:", id.name)));
+        let task = Task::doing(progress, format!("transferring {}:", id.name), "transferring");
+        let line = Line::new(task);
         let received = caller.receive_files(&request, sink, |bytes, last| line.at(bytes, last)).await;
         // True also after a failure, so that the next transfer goes on from here.
         let outcome = handle.into_outcome().await;
