@@ -120,6 +120,13 @@ impl Error {
         self
     }
 
+    /// The same of another class.
+    #[must_use]
+    pub fn with_code(mut self, code: Code) -> Self {
+        Arc::make_mut(&mut self.0).code = code;
+        self
+    }
+
     /// The same with another text.
     #[must_use]
     pub fn with_message(mut self, message: impl Into<String>) -> Self {

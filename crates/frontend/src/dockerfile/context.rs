@@ -108,6 +108,9 @@ impl<B: Bridge> Service<'_, B> {
     /// The graph that the client gave for an input.
     pub(super) fn input(&self, name: &str) -> Result<Option<State>, Error> {
         let Some(definition) = self.request.inputs.get(name) else { return Ok(None) };
+        if definition.metadata.is_empty() {
+            return Err(Error::unknown("invalid nil input definition to definition op"));
+        }
         Ok(Some(State::from_definition(definition)?))
     }
 }

@@ -8,7 +8,8 @@ use kiln_worker::VertexOp;
 
 /// A worker's error, outside of any vertex.
 pub fn of_worker(error: kiln_worker::Error) -> Error {
-    Error::of(&error).hint(error.hint())
+    let told = Error::of(&error).hint(error.hint());
+    if error.is_missing_path() { told.with_code(tonic::Code::NotFound) } else { told }
 }
 
 /// The solver's error.
@@ -41,5 +42,20 @@ fn info(source: &kiln_llb::SourceMap) -> pb::SourceInfo {
         data: source.data.clone(),
         definition: source.definition.clone(),
         language: source.language.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_worker::{Errno, PathError};
+
+    use super::of_worker;
+
+    #[test]
+    fn a_file_that_is_not_there_is_not_found() {
+        let told = of_worker(PathError::new("open", "/a", Errno::NOENT).into());
+        assert!(told.is_not_found());
+        assert_eq!(told.message(), "open /a: no such file or directory");
+        assert!(!of_worker(PathError::new("open", "/a", Errno::ACCESS).into()).is_not_found());
     }
 }

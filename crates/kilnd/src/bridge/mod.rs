@@ -164,7 +164,12 @@ impl Bridge for BuildBridge {
             if request.definition.is_some() {
                 return Err(Error::invalid("cannot solve with both Definition and Frontend specified"));
             }
-            return self.run_frontend(request).await;
+            let evaluate = request.evaluate;
+            let solution = self.run_frontend(request).await?;
+            if evaluate {
+                futures::future::try_join_all(solution.all_refs().into_iter().map(Promise::result)).await?;
+            }
+            return Ok(solution);
         }
         let Some(definition) = request.definition.filter(|definition| !definition.def.is_empty()) else {
             return Ok(Solution::single(None));

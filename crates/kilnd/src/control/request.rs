@@ -70,7 +70,9 @@ pub fn read(request: SolveRequest, daemon: &Daemon) -> Result<BuildRequest, Stat
         exporters
             .push(Exporter { r#type: request.exporter_deprecated, attrs: request.exporter_attrs_deprecated });
     }
-    if let Some(epoch) = request.frontend_attrs.get(SOURCE_DATE_EPOCH_ARG) {
+    // One that is no number names a source: the frontend finds its time and tells the exporters.
+    let epoch = request.frontend_attrs.get(SOURCE_DATE_EPOCH_ARG);
+    if let Some(epoch) = epoch.filter(|epoch| epoch.is_empty() || epoch.parse::<i64>().is_ok()) {
         for exporter in &mut exporters {
             exporter.attrs.entry(SOURCE_DATE_EPOCH.to_owned()).or_insert_with(|| epoch.clone());
         }
