@@ -10,6 +10,7 @@ mod address;
 mod connect;
 pub mod details;
 mod error;
+mod history;
 
 pub use address::{Address, ParseError};
 pub use connect::TlsOptions;

@@ -15,6 +15,7 @@ pub mod image;
 pub mod provenance;
 mod purl;
 pub mod source;
+pub mod verify;
 
 pub use attrs::Attrs;
 pub use error::ExportError;

@@ -24,7 +24,7 @@ pub(crate) fn typed_purl(
     }
     qualifiers.extend(further.iter().map(|(key, value)| format!("{key}={}", escape(value))));
     let path = reference.familiar_name();
-    let path: Vec<String> = path.split('/').map(escape).collect();
+    let path: Vec<String> = path.split('/').map(|part| escape(part).replace(':', "%3A")).collect();
     let mut purl = format!("pkg:{kind}/{}", path.join("/"));
     if let Some(tag) = reference.tag() {
         purl.push('@');
@@ -37,7 +37,7 @@ pub(crate) fn typed_purl(
     Ok(purl)
 }
 
-/// Percent escapes, but for what package URLs leave as it is.
+/// Percent escapes, but for what package URLs leave as it is; in names they escape the colon too.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -62,7 +62,7 @@ mod tests {
         for (name, platform, purl) in [
             ("alpine", None, "pkg:docker/alpine@latest".to_owned()),
             ("alpine:3.20", Some(&arm), "pkg:docker/alpine@3.20?platform=linux%2Farm64".to_owned()),
-            ("localhost:5000/a/b:c", None, "pkg:docker/localhost:5000/a/b@c".to_owned()),
+            ("localhost:5000/a/b:c", None, "pkg:docker/localhost%3A5000/a/b@c".to_owned()),
             (
                 &format!("a/b@{digest}"),
                 Some(&arm),

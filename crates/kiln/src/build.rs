@@ -9,6 +9,7 @@ mod oci_index;
 mod options;
 mod outcome;
 mod outputs;
+mod provenance;
 mod request;
 mod run;
 mod sink;

@@ -1,11 +1,10 @@
 //! `containerd.services.content.v1`, for reading: how clients fetch what records of builds refer to, such as statements and logs.
 
 use std::io::{Read, Seek, SeekFrom};
-use std::pin::Pin;
 use std::sync::Arc;
 
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
 use kiln_oci::Digest;
 use kiln_proto::content::content_server::Content;
 use kiln_proto::content::{
@@ -23,6 +22,8 @@ use crate::daemon::Daemon;
 
 /// Bytes in one answer.
 const PIECE_BYTES: usize = 1 << 20;
+/// Blobs in one answer.
+const INFOS_MAX: usize = 100;
 /// Answers that wait for the client.
 const PIECES_WAITING: usize = 2;
 
@@ -30,7 +31,7 @@ const PIECES_WAITING: usize = 2;
 #[derive(Clone)]
 pub struct ContentService(pub Arc<Daemon>);
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
 fn read_only<T>() -> Result<T, Status> {
     Err(Status::unimplemented("read-only content store"))
@@ -41,6 +42,18 @@ fn failed(error: kiln_store::Error) -> Status {
 }
 
 impl ContentService {
+    fn about(&self, digest: &Digest, size: u64) -> Info {
+        let meta = std::fs::metadata(self.0.store.content().path(digest));
+        let changed = meta.and_then(|meta| meta.modified()).ok().map(to_timestamp);
+        Info {
+            digest: digest.to_string(),
+            size: i64::try_from(size).unwrap_or(i64::MAX),
+            created_at: changed,
+            updated_at: changed,
+            ..Info::default()
+        }
+    }
+
     /// A blob, kept while it is looked at.
     fn blob(&self, digest: &str) -> Result<Blob, Status> {
         let parsed: Digest = digest
@@ -76,21 +89,13 @@ fn send(
 
 #[tonic::async_trait]
 impl Content for ContentService {
-    type ListStream = BoxStream<'static, Result<ListContentResponse, Status>>;
+    type ListStream = Answers<ListContentResponse>;
     type ReadStream = Answers<ReadContentResponse>;
-    type WriteStream = BoxStream<'static, Result<WriteContentResponse, Status>>;
+    type WriteStream = Answers<WriteContentResponse>;
 
     async fn info(&self, request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let blob = self.blob(&request.into_inner().digest)?;
-        let meta = std::fs::metadata(self.0.store.content().path(blob.digest()));
-        let changed = meta.and_then(|meta| meta.modified()).ok().map(to_timestamp);
-        let info = Info {
-            digest: blob.digest().to_string(),
-            size: i64::try_from(blob.size()).unwrap_or(i64::MAX),
-            created_at: changed,
-            updated_at: changed,
-            ..Info::default()
-        };
+        let info = self.about(blob.digest(), blob.size());
         Ok(Response::new(InfoResponse { info: Some(info) }))
     }
 
@@ -116,8 +121,17 @@ impl Content for ContentService {
         Ok(Response::new(ReceiverStream::new(answers).boxed()))
     }
 
-    async fn list(&self, _: Request<ListContentRequest>) -> Result<Response<Self::ListStream>, Status> {
-        Err(Status::unimplemented("content is read by its digest and not listed"))
+    async fn list(&self, request: Request<ListContentRequest>) -> Result<Response<Self::ListStream>, Status> {
+        if !request.into_inner().filters.is_empty() {
+            return Err(Status::unimplemented("content is listed without filters"));
+        }
+        let content = self.0.store.content().clone();
+        let all =
+            self.0.store.pool().run(move || content.list()).await.and_then(|all| all).map_err(failed)?;
+        let infos: Vec<Info> = all.iter().map(|(digest, _, size)| self.about(digest, *size)).collect();
+        let answers: Vec<_> =
+            infos.chunks(INFOS_MAX).map(|infos| Ok(ListContentResponse { info: infos.to_vec() })).collect();
+        Ok(Response::new(futures::stream::iter(answers).boxed()))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {

@@ -7,12 +7,13 @@ use std::time::SystemTime;
 use futures::future::BoxFuture;
 use kiln_export::provenance::BuildFacts;
 use kiln_export::source::PlatformRef;
-use kiln_frontend::gateway::Forwarder;
+use kiln_export::verify::platform_warnings;
+use kiln_frontend::gateway::{Forwarder, Registration};
 use kiln_frontend::{Bridge, Error, Solution, SolveRequest};
 use kiln_oci::Timestamp;
 use kiln_proto::control::BuildHistoryRecord;
 use kiln_session::daemon::{SessionGroup, SessionId};
-use kiln_solver::{Job, JobId};
+use kiln_solver::{Event, Job, JobId, Warning};
 use kiln_store::Blob;
 use kiln_worker::{BuildContext, Entitlements, VertexOp};
 
@@ -34,14 +35,17 @@ pub async fn run(daemon: &Arc<Daemon>, request: BuildRequest) -> Result<BTreeMap
         .builds
         .start(&request.id)
         .ok_or_else(|| Error::new(tonic::Code::AlreadyExists, format!("job ID {} exists", request.id)))?;
+    let mut made = Made::default();
     if request.internal {
-        return build(daemon, &request, &running, &mut Made::default()).await;
+        let done = build(daemon, &request, &running, &mut made).await;
+        made.close().await;
+        return done;
     }
     let mut remembered =
         Remembered { daemon: daemon.clone(), record: Some(history::new_record(&request)), running };
     daemon.history.started(remembered.record());
-    let mut made = Made::default();
     let done = build(daemon, &request, &remembered.running, &mut made).await;
+    made.close().await;
     let record = remembered.record();
     match &done {
         Ok(response) => record.exporter_response = response.clone(),
@@ -53,12 +57,28 @@ pub async fn run(daemon: &Arc<Daemon>, request: BuildRequest) -> Result<BTreeMap
     done.and_then(|response| told.map(|_| response))
 }
 
-/// What a build made, for its record.
+/// What a build made, for its record, and what is to be closed behind it.
 #[derive(Default)]
 struct Made {
+    reachable: Option<Reachable>,
     traced: Option<Traced>,
     /// By the numbers of the exporters.
     images: BTreeMap<i64, kiln_oci::Descriptor>,
+}
+
+impl Made {
+    /// Ends what the client may still have had going.
+    async fn close(&mut self) {
+        if let Some(reachable) = self.reachable.take() {
+            reachable.forwarder.close().await;
+        }
+    }
+}
+
+/// Lets the client that builds by itself reach its results until the build ends: it may look at them to choose exporters.
+struct Reachable {
+    forwarder: Arc<Forwarder<BuildBridge>>,
+    _registration: Registration<BuildBridge>,
 }
 
 /// Puts into a record what was made, and how.
@@ -122,7 +142,7 @@ async fn build(
     made: &mut Made,
 ) -> Result<BTreeMap<String, String>, Error> {
     // What cannot be exported is refused before anything runs.
-    let plan = exporting::prepare(daemon, request)?;
+    let mut plan = exporting::prepare(daemon, request)?;
     let context = Arc::new(context(request)?);
     let progress = running.progress().clone();
     let job: Job<VertexOp> =
@@ -149,7 +169,7 @@ async fn build(
         progress.clone(),
     );
     let started = Timestamp::from(SystemTime::now());
-    let mut solution = solve(daemon, request, asked, &bridge).await?;
+    let mut solution = solve(daemon, request, asked, &bridge, made).await?;
     wait(&solution).await?;
     let (platforms, wanted) = (platforms(&solution)?, &request.attestations);
     if let Some(sbom) = &wanted.sbom {
@@ -173,14 +193,35 @@ async fn build(
     let results: exporting::Results = solution.try_map(|promise| promise.solved())?;
     let mut source =
         exporting::Source::from(results.clone().try_map(|result| Ok::<_, Error>(result.into_output()))?);
+    warn_of_platforms(request, &job, &source)?;
     if let Some(options) = &wanted.provenance {
         traced.attach(&mut source, &platforms, options)?;
     }
+    exporting::choose(&mut plan, daemon, request, &source).await?;
     let imported = bridge.imported_caches();
     let run = exporting::Run { daemon, request, job: &job, sink: progress, results: &results, imported };
-    let response = exporting::run(&plan, &source, &run).await;
+    let done = exporting::run(&plan, &source, &run).await;
     job.discard();
-    response
+    let done = done?;
+    made.images = done.images;
+    Ok(done.response)
+}
+
+/// Tells where the result is for other platforms than those that were asked for.
+fn warn_of_platforms(
+    request: &BuildRequest,
+    job: &Job<VertexOp>,
+    source: &exporting::Source,
+) -> Result<(), Error> {
+    let asked = request.frontend_opts.get("platform").map(String::as_str);
+    let warnings = platform_warnings(source, asked).map_err(|error| Error::of(&error))?;
+    for text in warnings {
+        let vertex = kiln_export::exporter_vertex(&request.session, 0);
+        let shown =
+            Warning { level: 0, short: text.into(), detail: Vec::new(), url: String::new(), location: None };
+        job.event(Event::Warning { vertex, warning: shown });
+    }
+    Ok(())
 }
 
 /// Other builds are not told of this one's requests once it has ended.
@@ -205,14 +246,13 @@ async fn solve(
     request: &BuildRequest,
     asked: SolveRequest,
     bridge: &BuildBridge,
+    made: &mut Made,
 ) -> Result<Solution<Promise>, Error> {
     if request.frontend.is_empty() && request.definition.is_none() {
         let forwarder = Forwarder::new(Arc::new(bridge.clone()), request.frontend_inputs.clone());
         let registration = daemon.gateway.register(&request.id, forwarder.clone())?;
-        let answer = forwarder.answer().await;
-        drop(registration);
-        forwarder.close().await;
-        return answer;
+        made.reachable = Some(Reachable { _registration: registration, forwarder: forwarder.clone() });
+        return forwarder.answer().await;
     }
     bridge.solve(asked).await
 }

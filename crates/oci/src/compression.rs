@@ -47,15 +47,6 @@ impl Compression {
         }
     }
 
-    /// The same in an image of Docker's types. There is none for Zstandard that clients know.
-    pub fn docker_media_type(self) -> Option<&'static str> {
-        match self {
-            Self::Uncompressed => Some(media_type::DOCKER_LAYER),
-            Self::Gzip | Self::Estargz => Some(media_type::DOCKER_LAYER_GZIP),
-            Self::Zstd => None,
-        }
-    }
-
     /// What a media type says about its blob; `None` for what is no layer. The bytes themselves may say
     /// otherwise, see [`Self::of_bytes`].
     pub fn of_media_type(media_type: &str) -> Option<Self> {

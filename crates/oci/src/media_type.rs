@@ -112,6 +112,7 @@ pub fn to_docker(media_type: &str) -> &str {
         OCI_CONFIG => DOCKER_CONFIG,
         OCI_LAYER => DOCKER_LAYER,
         OCI_LAYER_GZIP => DOCKER_LAYER_GZIP,
+        OCI_LAYER_ZSTD => DOCKER_LAYER_ZSTD,
         OCI_LAYER_NONDIST => DOCKER_LAYER_FOREIGN,
         OCI_LAYER_NONDIST_GZIP => DOCKER_LAYER_FOREIGN_GZIP,
         other => other,

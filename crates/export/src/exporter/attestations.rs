@@ -20,7 +20,8 @@ pub(super) struct ReadAttestation {
     pub(super) subjects: Vec<Subject>,
     /// Its path; the last part is its name in a folder of files.
     pub(super) path: String,
-    is_core: bool,
+    /// The main list of software.
+    pub(super) is_core: bool,
 }
 
 /// Reads all, those in bundles one by one; the main list of software comes first.

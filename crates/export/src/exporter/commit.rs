@@ -8,6 +8,7 @@ use kiln_remotecache::inline::ImageLayer;
 use kiln_store::{Blob, Ref};
 
 use super::layers::{ExportLayer, LayerWish, layers, pins};
+use super::supplement::supplement;
 use super::{
     COMPATIBILITY_NO_ZSTD, COMPATIBILITY_OCI_DEFAULT, ExportBuild, Exporters, attestations, store_failed,
 };
@@ -120,7 +121,7 @@ pub(super) async fn commit(
     for platform in &platforms {
         let mut node = writer.image(platform, &layers[&platform.id], Some(platform), &mut pins).await?;
         node.manifest.descriptor.platform = Some(platform.platform.clone());
-        attached.extend(writer.attestations(platform, &node.manifest.descriptor, &mut pins).await?);
+        attached.extend(writer.attestations(platform, &node, &mut pins).await?);
         images.push(node);
     }
     images.extend(attached);
@@ -262,11 +263,14 @@ impl Writer<'_> {
     async fn attestations(
         &self,
         platform: &PlatformRef,
-        image: &Descriptor,
+        node: &ManifestNode,
         pins: &mut Vec<Blob>,
     ) -> Result<Option<ManifestNode>, ExportError> {
         let Some(all) = self.source.attestations.get(&platform.id) else { return Ok(None) };
-        let read = attestations::read(self.exporters, self.build, all).await?;
+        let image = &node.manifest.descriptor;
+        let mut read = attestations::read(self.exporters, self.build, all).await?;
+        let reference = self.source.find(&platform.id)?;
+        supplement(self.exporters, self.build, reference, &node.layers, &mut read).await?;
         let mut subjects = Vec::new();
         for name in self.options.name.split(',').filter(|name| !name.is_empty()) {
             let purl = image_purl(name, Some(&platform.platform))

@@ -9,6 +9,7 @@ mod layers;
 mod local;
 mod push;
 mod send;
+mod supplement;
 mod tar;
 mod tree;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use kiln_oci::{Descriptor, Digest, Image, Manifest, Platform, RootFs, annotations, gojson, media_type};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::NewMediaTypes;
@@ -34,12 +34,16 @@ pub struct Statement {
     /// What the predicate is.
     #[serde(rename = "predicateType", default)]
     pub predicate_type: String,
-    /// What it is about.
-    #[serde(default)]
+    /// What it is about. Writers in Go say `null` for nothing.
+    #[serde(default, deserialize_with = "list_or_null")]
     pub subject: Vec<StatementSubject>,
     /// What is stated.
     #[serde(default)]
     pub predicate: Option<Box<RawValue>>,
+}
+
+fn list_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<StatementSubject>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 /// A thing that a statement is about.
@@ -278,6 +282,8 @@ mod tests {
             "bundle entry p does not match required predicate type q"
         );
         assert!(parse_bundled(b"{} {}", "").is_err());
+        let of_nothing = br#"{"_type":"x","predicateType":"p","subject":null,"predicate":{}}"#;
+        assert!(parse_bundled(of_nothing, "p").unwrap().subject.is_empty());
         let forged = br#"{"_type":"x","predicateType":"https://slsa.dev/provenance/v1"}"#;
         assert_eq!(
             parse_bundled(forged, "").unwrap_err().to_string(),

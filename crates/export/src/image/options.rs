@@ -121,7 +121,7 @@ impl ImageOptions {
 
     fn check(&self, oci: bool, artifact: bool) -> Result<(), ExportError> {
         let kind = self.compression.kind;
-        if !oci && matches!(kind, Compression::Zstd | Compression::Estargz) {
+        if !oci && kind == Compression::Estargz {
             let text =
                 format!(r#"exporter option "compression={kind}" conflicts with "oci-mediatypes=false""#);
             return Err(ExportError::Conflict(text));
@@ -187,10 +187,6 @@ mod tests {
                 r#"invalid source-date-epoch: strconv.ParseInt: parsing "x": invalid syntax"#,
             ),
             (
-                &[("compression", "zstd"), ("oci-mediatypes", "false")],
-                r#"exporter option "compression=zstd" conflicts with "oci-mediatypes=false""#,
-            ),
-            (
                 &[("oci-artifact", "true"), ("oci-mediatypes", "false")],
                 r#"exporter option "oci-artifact=true" conflicts with "oci-mediatypes=false""#,
             ),
@@ -198,7 +194,7 @@ mod tests {
             assert_eq!(take(entries).unwrap_err().to_string(), message);
         }
         // Without a word on media types it depends on the default.
-        let (options, _) = take(&[("compression", "zstd")]).unwrap();
+        let (options, _) = take(&[("oci-artifact", "true")]).unwrap();
         assert!(options.media_types(false).is_err());
         let (options, _) = take(&[("oci-mediatypes", "false")]).unwrap();
         assert_eq!(options.media_types(true).unwrap(), NewMediaTypes { oci: false, artifact: false });

@@ -14,7 +14,7 @@ use super::outcome::{self, Response};
 use super::outputs::{self, EngineState, Export, Surroundings, Target};
 use super::request::{self, Facts, Parts};
 use super::solve::{self, Failure, Solved};
-use super::{call, fetch, git, oci_index};
+use super::{call, fetch, git, oci_index, provenance};
 use crate::builder::{self, Builder, Choice};
 use crate::cli::BuildArgs;
 use crate::docker::config::Config;
@@ -30,9 +30,6 @@ use crate::output::print;
 use crate::printer::{self, Printer};
 use crate::random;
 use crate::settings::Settings;
-
-/// Package name by which the daemon of this project tells itself.
-const KILND_PACKAGE: &str = "kiln";
 
 /// Builds what the flags say.
 pub async fn run(
@@ -166,6 +163,12 @@ impl Job<'_> {
         let warnings = printer.finish().await;
         let solved = result.map_err(outcome::error_of)?;
         loaded?;
+        let mut solved = solved;
+        if self.options.metadata_file.is_some() && self.options.call.is_none() {
+            let mode = provenance::Mode::of(self.settings);
+            let told = provenance::of_record(&builder.client, &build, mode).await?;
+            solved.response.exporter_response.extend(told);
+        }
         self.finish(&builder, solved, &exports, &caches, &lent, inputs, &build, &warnings)
     }
 
@@ -193,7 +196,9 @@ impl Job<'_> {
     async fn ask_facts(&self, builder: &Builder) -> Result<Facts> {
         let mut facts = Facts::default();
         let wants_gateway = self.options.hosts.iter().any(|host| host.address == HostAddress::Gateway);
+        let wants_provenance = self.settings.flag("BUILDX_NO_DEFAULT_ATTESTATIONS") != Some(true);
         if builder.is_embedded() && !wants_gateway {
+            facts.default_provenance = wants_provenance;
             return Ok(facts);
         }
         let failed =
@@ -204,10 +209,8 @@ impl Job<'_> {
                 worker.labels.get("org.mobyproject.buildkit.worker.moby.host-gateway-ip").cloned()
             });
         }
-        if self.settings.flag("BUILDX_NO_DEFAULT_ATTESTATIONS") != Some(true) {
-            let info = builder.client.info().await.map_err(failed)?;
-            facts.default_provenance = info.is_some_and(|info| info.package != KILND_PACKAGE);
-        }
+        // Daemons without that call are older than provenance.
+        facts.default_provenance = wants_provenance && builder.client.info().await.map_err(failed)?.is_some();
         Ok(facts)
     }
 

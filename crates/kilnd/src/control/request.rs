@@ -29,6 +29,8 @@ pub struct BuildRequest {
     pub frontend_opts: BTreeMap<String, String>,
     pub frontend_inputs: BTreeMap<String, pb::Definition>,
     pub exporters: Vec<Exporter>,
+    /// The client is asked for further exporters once the result is known.
+    pub session_exporter: bool,
     /// What is to be stated about the result.
     pub attestations: attest::Wanted,
     pub cache_exports: Vec<CacheOptionsEntry>,
@@ -85,17 +87,13 @@ pub fn read(request: SolveRequest, daemon: &Daemon) -> Result<BuildRequest, Stat
             request.compatibility_version
         )));
     }
-    if request.enable_session_exporter {
-        return Err(Status::unimplemented(
-            "exporters that the session chooses are not supported by kilnd yet",
-        ));
-    }
     let attestations = attest::wanted(&request.frontend_attrs).map_err(|error| error.to_status())?;
     if request.proxy_network {
         return Err(Status::unimplemented("the capturing proxy network is not supported by kilnd yet"));
     }
     Ok(BuildRequest {
         attestations,
+        session_exporter: request.enable_session_exporter,
         entitlements: entitlements::grant(&request.entitlements, &daemon.settings.entitlements)?,
         id: request.r#ref,
         session: request.session,

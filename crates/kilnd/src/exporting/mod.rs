@@ -2,6 +2,7 @@
 
 mod caches;
 mod inline;
+mod session;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use kiln_store::Ref;
 use kiln_worker::VertexOp;
 
 use self::caches::CacheTarget;
+pub use self::session::choose;
 use crate::control::BuildRequest;
 use crate::daemon::Daemon;
 use crate::step;
@@ -106,12 +108,20 @@ impl Run<'_> {
     }
 }
 
+/// What became of a result.
+pub struct Done {
+    /// What the client is told.
+    pub response: BTreeMap<String, String>,
+    /// The images that were made, by the numbers of the exporters.
+    pub images: BTreeMap<i64, kiln_oci::Descriptor>,
+}
+
 /// Runs the exporters at the same time; then, again at the same time, what may be done once all have: sending images to
 /// registries, and exporting caches. Gives what the client is told. Dropping the future stops them.
 ///
 /// # Errors
 /// That of the first one that failed.
-pub async fn run(plan: &Plan, source: &Source, run: &Run<'_>) -> Result<BTreeMap<String, String>, Error> {
+pub async fn run(plan: &Plan, source: &Source, run: &Run<'_>) -> Result<Done, Error> {
     let exporters = Exporters { store: run.daemon.store.clone(), sessions: run.daemon.sessions.clone() };
     let inline_cache = run.inline_cache(plan);
     // Lists and not mapped iterators: the compiler cannot see that futures of the latter may move between threads.
@@ -150,5 +160,8 @@ pub async fn run(plan: &Plan, source: &Source, run: &Run<'_>) -> Result<BTreeMap
         response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
     }
     response.extend(of_caches);
-    Ok(response)
+    session::finish(run.daemon, run.request, &response).await?;
+    let images = plan.exporters.iter().zip(exported);
+    let images = images.filter_map(|(exporter, one)| Some((exporter.id().into(), one.descriptor?)));
+    Ok(Done { response, images: images.collect() })
 }

@@ -33,7 +33,7 @@ impl Content {
     }
 
     /// All blobs: digest, path, length.
-    pub(crate) fn list(&self) -> Result<Vec<(Digest, std::path::PathBuf, u64)>> {
+    pub fn list(&self) -> Result<Vec<(Digest, std::path::PathBuf, u64)>> {
         let blobs = self.layout().join("blobs");
         let failed = |error: std::io::Error| Error::io("read directory", &blobs)(error);
         let mut found = Vec::new();
