@@ -120,6 +120,43 @@ fn a_context_comes_from_standard_input_too() {
 }
 
 #[test]
+fn a_named_folder_needs_no_ignore_file_and_the_time_of_a_local_context_is_unset() {
+    let (place, _registry) = place_with_busybox();
+    place.write("other/file", "other");
+    place.write("work/Dockerfile", "FROM scratch\nCOPY --from=other file /\n");
+    let named = format!("other={}", place.path("other").display());
+    let epoch = "SOURCE_DATE_EPOCH=context";
+    let args =
+        ["build", "--build-context", &named, "--build-arg", epoch, "-o", "type=oci,dest=image.tar", "."];
+    place.run(&args).success();
+    assert!(place.path("work/image.tar").exists());
+}
+
+#[test]
+fn cache_mounts_are_shared_at_once_and_empty_without_cache() {
+    let (place, _registry) = place_with_busybox();
+    let dockerfile = "FROM busybox AS one\nARG NAME\n\
+         RUN --mount=type=cache,id=c,target=/a --mount=type=cache,id=c,sharing=locked,target=/b \\\n\
+         touch /a/$NAME && ls /b | wc -l > /count\n\
+         FROM busybox AS two\nARG NAME\nRUN --mount=type=cache,target=/d --mount=type=cache,target=/d/e echo 1 $NAME\n\
+         FROM busybox AS three\nARG NAME\nRUN --mount=type=cache,target=/d --mount=type=cache,target=/d/e echo 2 $NAME\n\
+         FROM scratch\nCOPY --from=one /count /\nCOPY --from=two /bin/busybox /x\nCOPY --from=three /bin/busybox /y\n";
+    place.write("work/Dockerfile", dockerfile);
+    let count = |name: &str, more: &[&str]| {
+        let arg = format!("NAME={name}");
+        let mut args = vec!["build", "--build-arg", &arg, "-o", "out"];
+        args.extend(more);
+        args.push(".");
+        place.run(&args).success();
+        read(&place.path("work/out/count")).trim().to_owned()
+    };
+    assert_eq!(count("a", &[]), "1");
+    assert_eq!(count("b", &[]), "2");
+    assert_eq!(count("c", &["--no-cache"]), "1");
+    assert_eq!(count("d", &[]), "2");
+}
+
+#[test]
 fn builds_at_once_share_one_daemon() {
     let (place, _registry) = place_with_busybox();
     place.write("work/Dockerfile", "FROM busybox\nARG WHO\nRUN echo $WHO > /who\n");

@@ -27,6 +27,8 @@ const STATUS_MEDIA_TYPE: &str = "application/vnd.buildkit.status.v0";
 /// Kind of the blobs with statements about a build.
 const IN_TOTO_MEDIA_TYPE: &str = "application/vnd.in-toto+json";
 const PREDICATE_TYPE_ANNOTATION: &str = "in-toto.io/predicate-type";
+/// Kind of the blob with all details of a build's failure (spelled as BuildKit spells it).
+const ERROR_MEDIA_TYPE: &str = "application/vnd.googeapis.google.rpc.status+proto";
 /// Events that a slow listener may lag behind.
 const EVENTS: usize = 256;
 /// The largest answer in a stored progress, in bytes.
@@ -150,7 +152,7 @@ async fn keep(
 
 fn save(store: &Store, record: &BuildHistoryRecord) -> Result<(), kiln_store::Error> {
     let statements = record.result.iter().chain(record.results.values()).flat_map(|one| &one.attestations);
-    let kept = record.logs.iter().chain(statements);
+    let kept = record.logs.iter().chain(&record.external_error).chain(statements);
     let blobs: Vec<kiln_oci::Digest> = kept.filter_map(|blob| blob.digest.parse().ok()).collect();
     let entry = HistoryEntry {
         id: record.r#ref.clone(),
@@ -278,6 +280,36 @@ pub fn add_image(record: &mut BuildHistoryRecord, id: i64, image: &kiln_oci::Des
         result.result_deprecated = Some(descriptor.clone());
     }
     result.results.insert(id, descriptor);
+}
+
+/// Notes a failure: its text in the record, its details in a blob beside it, as they may hold whole files. The blob is to be held until
+/// the record is kept.
+pub async fn add_error(
+    store: &Store,
+    record: &mut BuildHistoryRecord,
+    error: &kiln_frontend::Error,
+) -> Option<Blob> {
+    let mut status = error.to_rpc();
+    let whole = status.encode_to_vec();
+    status.details.clear();
+    record.error = Some(status);
+    let size = i64::try_from(whole.len()).unwrap_or(i64::MAX);
+    let content = store.clone();
+    match store.pool().run(move || content.content().put(&whole)).await.and_then(|kept| kept) {
+        Ok(blob) => {
+            record.external_error = Some(Descriptor {
+                media_type: ERROR_MEDIA_TYPE.to_owned(),
+                digest: blob.digest().to_string(),
+                size,
+                annotations: BTreeMap::new(),
+            });
+            Some(blob)
+        }
+        Err(failure) => {
+            tracing::warn!(build = record.r#ref, error = %failure, "the details of a failure could not be kept");
+            None
+        }
+    }
 }
 
 /// Keeps a statement of how a result was made, and notes it. The blob is to be held until the record is kept.

@@ -47,10 +47,13 @@ pub async fn run(daemon: &Arc<Daemon>, request: BuildRequest) -> Result<BTreeMap
     let done = build(daemon, &request, &remembered.running, &mut made).await;
     made.close().await;
     let record = remembered.record();
-    match &done {
-        Ok(response) => record.exporter_response = response.clone(),
-        Err(error) => record.error = Some(error.to_rpc()),
-    }
+    let _details = match &done {
+        Ok(response) => {
+            record.exporter_response = response.clone();
+            None
+        }
+        Err(error) => history::add_error(&daemon.store, record, error).await,
+    };
     let told = tell(daemon, &request, made, record).await;
     // The client may look into the record as soon as it has its answer.
     remembered.complete().await;

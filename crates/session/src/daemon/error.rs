@@ -73,3 +73,15 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+
+    #[test]
+    fn a_service_that_is_not_there_is_unsupported_whoever_says_so() {
+        assert!(Error::Unsupported("/a.B/C").is_unsupported());
+        assert!(Error::from(tonic::Status::unimplemented("unknown service")).is_unsupported());
+        assert!(!Error::from(tonic::Status::not_found("no")).is_unsupported());
+    }
+}
