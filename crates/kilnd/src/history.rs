@@ -13,7 +13,7 @@ use kiln_proto::control::{
     StatusResponse, UpdateBuildHistoryRequest,
 };
 use kiln_proto::prost::Message;
-use kiln_proto::prost_types::Timestamp;
+use kiln_proto::prost_types::{Any, Timestamp};
 use kiln_store::{Blob, HistoryEntry, Store};
 use tokio::sync::broadcast;
 use tonic::Status;
@@ -29,6 +29,8 @@ const IN_TOTO_MEDIA_TYPE: &str = "application/vnd.in-toto+json";
 const PREDICATE_TYPE_ANNOTATION: &str = "in-toto.io/predicate-type";
 /// Kind of the blob with all details of a build's failure (spelled as BuildKit spells it).
 const ERROR_MEDIA_TYPE: &str = "application/vnd.googeapis.google.rpc.status+proto";
+/// The detail of a failure that says which program met it (`stack.Stack` in BuildKit, where lines of code follow).
+const STACK_TYPE_URL: &str = "github.com/moby/buildkit/stack.Stack+json";
 /// Events that a slow listener may lag behind.
 const EVENTS: usize = 256;
 /// The largest answer in a stored progress, in bytes.
@@ -290,6 +292,9 @@ pub async fn add_error(
     error: &kiln_frontend::Error,
 ) -> Option<Blob> {
     let mut status = error.to_rpc();
+    let program = serde_json::json!({ "pid": std::process::id(), "version": crate::version::line() });
+    let stack = Any { type_url: STACK_TYPE_URL.to_owned(), value: program.to_string().into_bytes() };
+    status.details.push(stack);
     let whole = status.encode_to_vec();
     status.details.clear();
     record.error = Some(status);
