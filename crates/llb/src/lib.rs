@@ -24,6 +24,7 @@ mod metadata;
 mod name;
 mod node;
 mod op;
+pub mod policy;
 mod rewrite;
 mod source_map;
 mod state;
