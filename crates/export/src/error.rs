@@ -66,6 +66,9 @@ pub enum ExportError {
     /// An image configuration that cannot be used.
     #[error("invalid image config for export{}", Tail(.0))]
     Config(String),
+    /// An image configuration that is the word `null`.
+    #[error("invalid null image config for export")]
+    NullConfig,
     /// A name that is no reference.
     #[error("failed to parse {name}: {source}")]
     Name {

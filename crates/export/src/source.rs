@@ -104,7 +104,7 @@ pub struct Subject {
 }
 
 /// The platforms of a result.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platforms {
     /// In the order of the image's index.
     #[serde(rename = "Platforms")]
@@ -221,8 +221,8 @@ impl<R> Source<R> {
     pub fn platforms(&self) -> Result<Platforms, ExportError> {
         let fail = |text: String| Err(ExportError::Result(text));
         if let Some(json) = self.metadata.get(PLATFORMS_KEY) {
-            let mut platforms = match serde_json::from_slice::<Platforms>(json) {
-                Ok(platforms) => platforms,
+            let mut platforms = match serde_json::from_slice::<Option<Platforms>>(json) {
+                Ok(platforms) => platforms.unwrap_or_default(),
                 Err(error) => {
                     return fail(format!(
                         "failed to parse platforms passed to provenance processor: {error}"
@@ -245,8 +245,9 @@ impl<R> Source<R> {
         }
         let platform = match self.metadata.get(IMAGE_CONFIG_KEY) {
             Some(config) => {
-                let image: Image = serde_json::from_slice(config)
-                    .map_err(|error| ExportError::Config(format!("malformed: {error}")))?;
+                let image = serde_json::from_slice::<Option<Image>>(config)
+                    .map_err(|error| ExportError::Config(format!("malformed: {error}")))?
+                    .ok_or(ExportError::NullConfig)?;
                 if image.os.is_empty() != image.architecture.is_empty() {
                     return fail(
                         "invalid image config: os and architecture must be specified together".to_owned(),

@@ -38,7 +38,7 @@ pub enum Error {
     #[error("missing input {0}")]
     InputIndex(i64),
     /// A number that stands for no member of its enumeration.
-    #[error("unknown {field} {value}")]
+    #[error("invalid {field} {value}")]
     UnknownEnum {
         /// The field's name.
         field: &'static str,

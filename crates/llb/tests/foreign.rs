@@ -94,7 +94,7 @@ fn operations_that_contradict_themselves() {
     assert_eq!(exec(with(vec![mount("/", 3, 0)])), "missing input 3");
     assert_eq!(exec(with(vec![mount("/", -1, 1 << 40)])), "invalid output index 1099511627776");
     let strange = pb::Mount { mount_type: 77, ..mount("/", -1, 0) };
-    assert_eq!(exec(with(vec![strange])), "unknown mount type 77");
+    assert_eq!(exec(with(vec![strange])), "invalid mount type 77");
 
     let file = |actions| {
         let op = pb::Op { op: Some(pb::op::Op::File(pb::FileOp { actions })), ..Default::default() };

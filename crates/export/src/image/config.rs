@@ -58,7 +58,7 @@ pub fn finish_config(
     let malformed = |error: serde_json::Error| ExportError::Config(error.to_string());
     let mut fields: Option<BTreeMap<String, Box<RawValue>>> =
         serde_json::from_slice(config).map_err(malformed)?;
-    let fields = fields.as_mut().ok_or_else(|| ExportError::Config("it is null".to_owned()))?;
+    let fields = fields.as_mut().ok_or_else(|| ExportError::NullConfig)?;
     let image: Image = serde_json::from_slice(config).map_err(malformed)?;
     if image.os.is_empty() {
         return Err(ExportError::Config("missing os".to_owned()));
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn refuses() {
         for (config, message) in [
-            ("null", "invalid image config for export: it is null"),
+            ("null", "invalid null image config for export"),
             (r#"{"architecture":"amd64"}"#, "invalid image config for export: missing os"),
             (r#"{"os":"linux"}"#, "invalid image config for export: missing architecture"),
         ] {
