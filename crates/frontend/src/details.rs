@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 
 const PREFIX: &str = "github.com/moby/buildkit/errdefs.";
 const SUFFIX: &str = "+json";
+const DENIED: &str = "github.com/moby/buildkit/policysession.DecisionResponse+json";
 const HELP: &str = "type.googleapis.com/google.rpc.Help";
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
@@ -30,6 +31,11 @@ pub(crate) fn encode(detail: &Detail) -> Any {
         Detail::Subrequest(message) => ("Subrequest", message.encode_to_vec(), false),
         Detail::Help(message) => {
             return Any { type_url: HELP.to_owned(), value: message.encode_to_vec() };
+        }
+        Detail::Denied(message) => {
+            let name = "moby.buildkit.v1.sourcepolicy.policysession.DecisionResponse";
+            let value = to_json(name, &message.encode_to_vec(), false);
+            return Any { type_url: DENIED.to_owned(), value };
         }
         Detail::Other(any) => return any.clone(),
     };

@@ -1,6 +1,7 @@
 //! The error of a frontend call, as it travels between frontends, the daemon and clients.
 
 use crate::details;
+use kiln_proto::sourcepolicy::policysession::DecisionResponse;
 use kiln_proto::{errdefs, pb, rpc};
 use std::fmt;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub enum Detail {
     Subrequest(errdefs::Subrequest),
     /// What the user can do about it.
     Help(rpc::Help),
+    /// Why a policy of the client's refused a source.
+    Denied(DecisionResponse),
     /// One that is not looked into, handed on as it came.
     Other(kiln_proto::prost_types::Any),
 }

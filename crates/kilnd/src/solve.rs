@@ -22,6 +22,7 @@ use crate::bridge::{BuildBridge, Promise, Trace};
 use crate::builds::{Running, to_timestamp};
 use crate::control::BuildRequest;
 use crate::daemon::Daemon;
+use crate::policy::BuildPolicy;
 use crate::{exporting, history, version};
 
 /// Runs a build and gives what its exporters answered.
@@ -146,7 +147,8 @@ async fn build(
 ) -> Result<BTreeMap<String, String>, Error> {
     // What cannot be exported is refused before anything runs.
     let mut plan = exporting::prepare(daemon, request)?;
-    let context = Arc::new(context(request)?);
+    let (context, policy) = context(daemon, request)?;
+    let context = Arc::new(context);
     let progress = running.progress().clone();
     let job: Job<VertexOp> =
         daemon.solver.new_job(JobId::new(request.id.as_str()), context.clone(), progress.clone());
@@ -164,6 +166,7 @@ async fn build(
         job.clone(),
         daemon.worker.clone(),
         context,
+        policy,
         &request.session,
         &request.id,
         daemon.frontends(),
@@ -270,14 +273,20 @@ async fn wait(solution: &Solution<Promise>) -> Result<(), Error> {
     Ok(())
 }
 
-fn context(request: &BuildRequest) -> Result<BuildContext, Error> {
-    if !request.policy_session.is_empty() || request.source_policy.is_some() {
-        return Err(Error::new(tonic::Code::Unimplemented, "source policies are not supported by kilnd yet"));
-    }
+/// What the build brings along, and who judges its sources.
+fn context(daemon: &Daemon, request: &BuildRequest) -> Result<(BuildContext, BuildPolicy), Error> {
     let sessions = SessionGroup::new([SessionId::new(&request.session)]);
     let granted = |name: &str| request.entitlements.contains(name);
-    Ok(BuildContext::new(sessions).with_entitlements(Entitlements {
+    let context = BuildContext::new(sessions).with_entitlements(Entitlements {
         network_host: granted("network.host"),
         security_insecure: granted("security.insecure"),
-    }))
+    });
+    let mut policy = BuildPolicy::new(request.source_policy.clone())?;
+    if !request.policy_session.is_empty() {
+        policy =
+            policy.and_session(daemon.sessions.clone(), &request.policy_session, &daemon.worker, &context);
+    } else if request.source_policy.is_none() {
+        return Ok((context, policy));
+    }
+    Ok((context.with_policy(Arc::new(policy.clone())), policy))
 }

@@ -148,7 +148,23 @@ pub(crate) trait ProgressTarget: Send + Sync {
     fn now(&self) -> SystemTime;
 }
 
+struct Unseen;
+
+impl ProgressTarget for Unseen {
+    fn status(&self, _status: Status) {}
+    fn log(&self, _log: Log) {}
+    fn warning(&self, _warning: Warning) {}
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+}
+
 impl Progress {
+    /// The progress of something that no job shows.
+    pub fn unseen() -> Self {
+        Progress(Arc::new(Unseen))
+    }
+
     /// Writes or updates a status line.
     pub fn status(&self, status: Status) {
         self.0.status(status);

@@ -42,7 +42,7 @@ pub struct BuildContext {
     entitlements: Entitlements,
     policy: Option<Arc<dyn SourcePolicy>>,
     build_options: BuildOptions<VertexOp>,
-    resolved: Mutex<HashMap<String, Resolving>>,
+    resolved: Arc<Mutex<HashMap<String, Resolving>>>,
 }
 
 type Resolving = Arc<OnceCell<String>>;
@@ -55,7 +55,7 @@ impl BuildContext {
             entitlements: Entitlements::default(),
             policy: None,
             build_options: BuildOptions::default(),
-            resolved: Mutex::default(),
+            resolved: Arc::default(),
         }
     }
 
@@ -71,6 +71,18 @@ impl BuildContext {
     pub fn with_policy(mut self, policy: Arc<dyn SourcePolicy>) -> BuildContext {
         self.policy = Some(policy);
         self
+    }
+
+    /// The same build, its sources judged by another policy. What a name was found to stand for holds in both.
+    #[must_use]
+    pub fn judged_by(&self, policy: Arc<dyn SourcePolicy>) -> BuildContext {
+        BuildContext {
+            sessions: self.sessions.clone(),
+            entitlements: self.entitlements,
+            policy: Some(policy),
+            build_options: self.build_options.clone(),
+            resolved: self.resolved.clone(),
+        }
     }
 
     /// With how definitions within definitions are solved: the caches to look into.

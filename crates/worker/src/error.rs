@@ -57,8 +57,9 @@ pub enum Error {
     /// Nobody granted it.
     #[error("{0} is not allowed")]
     Entitlement(&'static str),
-    #[error("error evaluating the source policy")]
-    Policy(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A source that is denied, or a policy that could not be evaluated.
+    #[error("{0}")]
+    Policy(Box<dyn std::error::Error + Send + Sync>),
     /// A definition within a definition could not be solved.
     #[error(transparent)]
     Nested(Box<kiln_solver::SolveError<crate::VertexOp>>),

@@ -19,7 +19,8 @@ pub(crate) fn platform_of(platform: &pb::Platform) -> Platform {
     }
 }
 
-fn platform_message(platform: &Platform) -> pb::Platform {
+/// A platform as a message.
+pub fn platform_to_message(platform: &Platform) -> pb::Platform {
     pb::Platform {
         architecture: platform.architecture.clone(),
         os: platform.os.clone(),
@@ -33,7 +34,7 @@ pub(super) fn worker(worker: &WorkerInfo) -> types::WorkerRecord {
     types::WorkerRecord {
         id: worker.id.clone(),
         labels: worker.labels.clone(),
-        platforms: worker.platforms.iter().map(platform_message).collect(),
+        platforms: worker.platforms.iter().map(platform_to_message).collect(),
         ..Default::default()
     }
 }
@@ -70,7 +71,7 @@ pub(super) fn warning(request: api::WarnRequest) -> Warning {
 }
 
 /// The source and what is to be found out about it.
-pub(super) fn meta(request: api::ResolveSourceMetaRequest) -> Result<(pb::SourceOp, MetaRequest), Error> {
+pub fn meta_of_message(request: api::ResolveSourceMetaRequest) -> Result<(pb::SourceOp, MetaRequest), Error> {
     let source = request.source.ok_or_else(|| Error::invalid("source is required"))?;
     let image = request.image.unwrap_or_default();
     let checksum = request.http.and_then(|http| http.checksum_request).map(checksum).transpose()?;
@@ -102,7 +103,8 @@ fn checksum(request: api::ChecksumRequest) -> Result<ChecksumRequest, Error> {
     Ok(ChecksumRequest { algorithm, suffix: request.suffix })
 }
 
-pub(super) fn source_meta(meta: SourceMeta) -> api::ResolveSourceMetaResponse {
+/// What was found out, as a message.
+pub fn meta_to_message(meta: SourceMeta) -> api::ResolveSourceMetaResponse {
     let image = meta.image.map(|image| api::ResolveSourceImageResponse {
         digest: image.digest,
         config: image.config,

@@ -10,6 +10,7 @@ use crate::{Bridge, Error, Process, ProcessIo, ProcessRequest, WindowSize};
 use bytes::{Bytes, BytesMut};
 use kiln_proto::frontend as api;
 use kiln_proto::frontend::exec_message::Input;
+use kiln_proto::pb::SecurityMode;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -136,7 +137,8 @@ impl Session {
         let container = forwarder.container(container).ok_or_else(|| {
             Error::not_found(format!("container {container:?} previously released or not created"))
         })?;
-        let security = init.security();
+        let security = SecurityMode::try_from(init.security)
+            .map_err(|_| Error::invalid(format!("invalid security mode {}", init.security)))?;
         let meta = init.meta.ok_or_else(|| Error::invalid("process metadata required"))?;
         let (mut io, mut stdin, mut outputs) = (ProcessIo::default(), None, Vec::new());
         for fd in init.fds {

@@ -13,5 +13,6 @@ mod service;
 mod signals;
 mod stdio;
 
+pub use convert::{meta_of_message, meta_to_message, platform_to_message};
 pub use forwarder::Forwarder;
 pub use registry::{BUILD_ID_KEY, Gateway, Registration};

@@ -41,9 +41,9 @@ impl<B: Bridge> LlbBridge for Gateway<B> {
         request: Request<api::ResolveSourceMetaRequest>,
     ) -> Result<Response<api::ResolveSourceMetaResponse>, Status> {
         let (forwarder, request) = forward!(self, request, "ResolveSourceMeta");
-        let (source, meta) = convert::meta(request)?;
+        let (source, meta) = convert::meta_of_message(request)?;
         let found = forwarder.bridge.resolve_source_meta(source, meta).await?;
-        Ok(Response::new(convert::source_meta(found)))
+        Ok(Response::new(convert::meta_to_message(found)))
     }
 
     async fn solve(

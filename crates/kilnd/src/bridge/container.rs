@@ -9,8 +9,7 @@ use kiln_frontend::{
     Container, ContainerRequest, Error, FileRange, Process, ProcessEnd, ProcessIo, ProcessRequest, WindowSize,
 };
 use kiln_proto::{fsutil_types, pb};
-use kiln_session::daemon::SessionGroup;
-use kiln_worker::{ContainerProcess, Worker};
+use kiln_worker::{BuildContext, ContainerProcess, Entitlements, Worker};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +22,10 @@ const CONTROLS: usize = 16;
 const OUTPUTS_MAX: usize = 128;
 
 /// A container that is prepared; its processes are started one by one.
-struct Started(Arc<kiln_worker::Container>);
+struct Started {
+    container: Arc<kiln_worker::Container>,
+    entitlements: Entitlements,
+}
 
 /// A process, with what leads to it.
 struct Running {
@@ -36,9 +38,13 @@ struct Running {
 /// Prepares a container: its refs are solved and unpacked first.
 pub(super) async fn start(
     worker: &Worker,
-    sessions: &SessionGroup,
+    build: &BuildContext,
     request: ContainerRequest<Promise>,
 ) -> Result<Box<dyn Container>, Error> {
+    let (sessions, entitlements) = (build.sessions(), build.entitlements());
+    if request.network == pb::NetMode::Host && !entitlements.network_host {
+        return Err(of_worker(kiln_worker::Error::Entitlement("network.host")));
+    }
     let mut refs = Vec::new();
     let mut mounts = Vec::new();
     for asked in request.mounts {
@@ -69,7 +75,7 @@ pub(super) async fn start(
         })
         .await
         .map_err(of_worker)?;
-    Ok(Box::new(Started(Arc::new(container))))
+    Ok(Box::new(Started { container: Arc::new(container), entitlements }))
 }
 
 fn net_mode(mode: pb::NetMode) -> kiln_llb::NetMode {
@@ -87,13 +93,17 @@ fn range_of(range: Option<FileRange>) -> Option<kiln_worker::FileRange> {
 #[async_trait]
 impl Container for Started {
     async fn start(&self, request: ProcessRequest, io: ProcessIo) -> Result<Box<dyn Process>, Error> {
+        let insecure = request.security == pb::SecurityMode::Insecure;
+        if insecure && !self.entitlements.security_insecure {
+            return Err(of_worker(kiln_worker::Error::Entitlement("security.insecure")));
+        }
         let process = ContainerProcess {
             args: request.args,
             env: request.env,
             user: request.user,
             cwd: request.cwd,
             tty: request.tty,
-            insecure: request.security == pb::SecurityMode::Insecure,
+            insecure,
             secret_env: request
                 .secret_env
                 .into_iter()
@@ -110,7 +120,7 @@ impl Container for Started {
         let (tell_end, mut end) = watch::channel(None);
         let (tell_started, started) = oneshot::channel();
         let cancel = CancellationToken::new();
-        let (container, token) = (self.0.clone(), cancel.clone());
+        let (container, token) = (self.container.clone(), cancel.clone());
         tokio::spawn(async move {
             let done = container.run(process, stdio, Some(tell_started), token).await;
             let told = match done {
@@ -132,7 +142,7 @@ impl Container for Started {
     }
 
     async fn read_file(&self, mount: usize, path: &str, range: Option<FileRange>) -> Result<Bytes, Error> {
-        self.0.read_file(mount, path, range_of(range)).await.map_err(of_worker)
+        self.container.read_file(mount, path, range_of(range)).await.map_err(of_worker)
     }
 
     async fn read_dir(
@@ -141,15 +151,15 @@ impl Container for Started {
         path: &str,
         include_pattern: &str,
     ) -> Result<Vec<fsutil_types::Stat>, Error> {
-        self.0.read_dir(mount, path, include_pattern).await.map_err(of_worker)
+        self.container.read_dir(mount, path, include_pattern).await.map_err(of_worker)
     }
 
     async fn stat_file(&self, mount: usize, path: &str) -> Result<fsutil_types::Stat, Error> {
-        self.0.stat_file(mount, path).await.map_err(of_worker)
+        self.container.stat_file(mount, path).await.map_err(of_worker)
     }
 
     async fn release(&self) -> Result<(), Error> {
-        self.0.stop();
+        self.container.stop();
         Ok(())
     }
 }

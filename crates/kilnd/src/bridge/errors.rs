@@ -8,6 +8,11 @@ use kiln_worker::VertexOp;
 
 /// A worker's error, outside of any vertex.
 pub fn of_worker(error: kiln_worker::Error) -> Error {
+    if let kiln_worker::Error::Policy(refused) = &error
+        && let Some(refused) = refused.downcast_ref::<Error>()
+    {
+        return refused.clone();
+    }
     let told = Error::of(&error).hint(error.hint());
     if error.is_missing_path() { told.with_code(tonic::Code::NotFound) } else { told }
 }

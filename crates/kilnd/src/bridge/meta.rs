@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kiln_frontend::{Error, GitMeta, HttpMeta, ImageMeta, MetaRequest, SourceMeta};
 use kiln_oci::Timestamp;
 use kiln_proto::pb;
-use kiln_solver::Job;
+use kiln_solver::{Job, Progress};
 use kiln_worker::{BuildContext, VertexOp, Worker};
 
 use super::of_worker;
@@ -24,17 +24,30 @@ pub(super) async fn resolve(
     } else {
         request.log_name.clone()
     };
+    let source = kiln_llb::SourceOp::from(source);
+    step::run(
+        job,
+        &name,
+        |step| async move { look_up(worker, context, &source, request, &step.progress()).await },
+    )
+    .await
+}
+
+/// The same without a step to show.
+pub async fn look_up(
+    worker: &Worker,
+    context: &Arc<BuildContext>,
+    source: &kiln_llb::SourceOp,
+    request: MetaRequest,
+    progress: &Progress,
+) -> Result<SourceMeta, Error> {
     let asked = kiln_worker::MetaRequest {
         platform: request.platform,
         resolve_mode: request.resolve_mode,
         no_config: request.no_config,
         git_objects: request.git_objects,
     };
-    let source = kiln_llb::SourceOp::from(source);
-    let found = step::run(job, &name, |step| async move {
-        worker.resolve_source_meta(&source, &asked, context, &step.progress()).await.map_err(of_worker)
-    })
-    .await?;
+    let found = worker.resolve_source_meta(source, &asked, context, progress).await.map_err(of_worker)?;
     Ok(SourceMeta {
         source: found.op.to_pb(),
         image: found.image.map(|image| ImageMeta {

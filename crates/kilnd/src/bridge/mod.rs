@@ -17,13 +17,17 @@ use kiln_frontend::{
     Bridge, Container, ContainerRequest, Error, FileRange, FrontendRequest, MetaRequest, Solution,
     SolveRequest, SourceMeta, Warning, WorkerInfo,
 };
+use kiln_proto::sourcepolicy::Policy;
 use kiln_proto::{fsutil_types, pb};
 use kiln_remotecache::ImportedCache;
 use kiln_solver::{Event, Job, ProgressSink};
+use kiln_store::Ref;
 use kiln_worker::{BuildContext, VertexOp, Worker};
 
 use self::imports::Imports;
+use crate::policy::BuildPolicy;
 pub use errors::of_worker;
+pub use meta::look_up as of_meta;
 pub use promise::Promise;
 pub use trace::{Origins, Trace};
 
@@ -50,6 +54,7 @@ struct Inner {
     job: Job<VertexOp>,
     worker: Worker,
     context: Arc<BuildContext>,
+    policy: BuildPolicy,
     session: String,
     build: String,
     frontends: Frontends,
@@ -63,6 +68,7 @@ impl BuildBridge {
         job: Job<VertexOp>,
         worker: Worker,
         context: Arc<BuildContext>,
+        policy: BuildPolicy,
         session: &str,
         build: &str,
         frontends: Frontends,
@@ -75,6 +81,7 @@ impl BuildBridge {
             job,
             worker,
             context,
+            policy,
             session: session.to_owned(),
             build: build.to_owned(),
             frontends,
@@ -97,6 +104,22 @@ impl BuildBridge {
     /// Who asked for what so far.
     pub fn trace(&self) -> &Arc<Trace> {
         &self.1
+    }
+
+    /// The build, its sources judged by a request's own rules besides those of the build.
+    fn judged_also_by(&self, policies: Vec<Policy>) -> Result<Arc<BuildContext>, Error> {
+        if policies.is_empty() {
+            return Ok(self.0.context.clone());
+        }
+        let policy = self.0.policy.and(policies)?;
+        Ok(Arc::new(self.0.context.judged_by(Arc::new(policy))))
+    }
+
+    /// A result whose files are here: an image is not fetched before somebody looks into it.
+    async fn unpacked(&self, reference: &Promise) -> Result<Ref, Error> {
+        let output = reference.result().await?.output().clone();
+        self.0.worker.unpack(&output, self.0.context.sessions(), None).await.map_err(of_worker)?;
+        Ok(output)
     }
 
     async fn run_frontend(&self, mut request: SolveRequest) -> Result<Solution<Promise>, Error> {
@@ -175,7 +198,8 @@ impl Bridge for BuildBridge {
             return Ok(Solution::single(None));
         };
         let inner = &self.0;
-        let loaded = inner.worker.load(&definition, &inner.context).await.map_err(of_worker)?;
+        let context = self.judged_also_by(request.source_policies)?;
+        let loaded = inner.worker.load(&definition, &context).await.map_err(of_worker)?;
         let options = inner.imports.options(&request.cache_imports)?;
         let promise = Promise::new(inner.job.clone(), definition, loaded, options);
         if request.evaluate {
@@ -190,18 +214,18 @@ impl Bridge for BuildBridge {
     }
 
     async fn evaluate(&self, reference: &Promise) -> Result<(), Error> {
-        let result = reference.result().await?;
-        self.0.worker.unpack(result.output(), self.0.context.sessions(), None).await.map_err(of_worker)
+        self.unpacked(reference).await.map(|_| ())
     }
 
     async fn resolve_source_meta(
         &self,
         source: pb::SourceOp,
-        request: MetaRequest,
+        mut request: MetaRequest,
     ) -> Result<SourceMeta, Error> {
         let inner = &self.0;
+        let context = self.judged_also_by(std::mem::take(&mut request.source_policies))?;
         let platform = request.platform.clone();
-        let found = meta::resolve(&inner.worker, &inner.job, &inner.context, source, request).await?;
+        let found = meta::resolve(&inner.worker, &inner.job, &context, source, request).await?;
         self.1.looked_up(&found, platform.as_ref());
         Ok(found)
     }
@@ -212,9 +236,9 @@ impl Bridge for BuildBridge {
         path: &str,
         range: Option<FileRange>,
     ) -> Result<Bytes, Error> {
-        let result = reference.result().await?;
+        let files = self.unpacked(reference).await?;
         let range = range.map(|range| kiln_worker::FileRange { offset: range.offset, length: range.length });
-        self.0.worker.read_file(result.output(), path, range).await.map_err(of_worker)
+        self.0.worker.read_file(&files, path, range).await.map_err(of_worker)
     }
 
     async fn read_dir(
@@ -223,13 +247,13 @@ impl Bridge for BuildBridge {
         path: &str,
         include_pattern: &str,
     ) -> Result<Vec<fsutil_types::Stat>, Error> {
-        let result = reference.result().await?;
-        self.0.worker.read_dir(result.output(), path, include_pattern).await.map_err(of_worker)
+        let files = self.unpacked(reference).await?;
+        self.0.worker.read_dir(&files, path, include_pattern).await.map_err(of_worker)
     }
 
     async fn stat_file(&self, reference: &Promise, path: &str) -> Result<fsutil_types::Stat, Error> {
-        let result = reference.result().await?;
-        self.0.worker.stat_file(result.output(), path).await.map_err(of_worker)
+        let files = self.unpacked(reference).await?;
+        self.0.worker.stat_file(&files, path).await.map_err(of_worker)
     }
 
     async fn warn(&self, warning: Warning) -> Result<(), Error> {
@@ -247,7 +271,7 @@ impl Bridge for BuildBridge {
     }
 
     async fn new_container(&self, request: ContainerRequest<Promise>) -> Result<Box<dyn Container>, Error> {
-        container::start(&self.0.worker, self.0.context.sessions(), request).await
+        container::start(&self.0.worker, &self.0.context, request).await
     }
 }
 
