@@ -54,6 +54,7 @@ impl ImageExporter {
             dangling_empty_only: false,
             facts: Attrs::new(),
         };
+        let mut store = None;
         for (key, value) in attrs {
             let truth = || parse_bool(&key, &value, true);
             match key.as_str() {
@@ -61,7 +62,7 @@ impl ImageExporter {
                 "push-by-digest" => exporter.push_by_digest = truth()?,
                 "registry.insecure" => exporter.insecure = truth()?,
                 "unpack" => exporter.unpack = truth()?,
-                "store" => exporter.store = truth()?,
+                "store" => store = Some(truth()?),
                 "unsafe-internal-store-allow-incomplete" => exporter.store_incomplete = truth()?,
                 "name-canonical" => exporter.name_canonical = truth()?,
                 "dangling-name-prefix" => exporter.dangling_prefix = value,
@@ -71,6 +72,8 @@ impl ImageExporter {
                 }
             }
         }
+        // What goes to a registry is kept there: here it would only hold the cache's layers against pruning.
+        exporter.store = store.unwrap_or(!exporter.push);
         Ok(exporter)
     }
 
