@@ -181,6 +181,30 @@ fn a_cache_for_two_platforms_serves_both() {
 }
 
 #[test]
+fn a_damaged_cache_is_left_and_the_steps_run() {
+    let (first, registry) = place_with_busybox();
+    first.write("work/Dockerfile", TWO_STEPS);
+    let name = registry.reference("caches/app:c");
+    let (one, two, _) = build(&first, &["--cache-to", &format!("type=registry,ref={name},mode=max")]);
+    // The last layer has other bytes of the same length now.
+    let layer = digests(&document(&format!("docker://{name}"))["layers"]).pop().unwrap();
+    let file = registry.blob_file(&layer);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    std::fs::write(&file, bytes).unwrap();
+
+    let second = another(&registry, TWO_STEPS);
+    let (again, once_more, shown) = build(&second, &["--cache-from", &name]);
+    assert!((again, once_more.clone()) != (one, two));
+    assert!(shown.contains("is damaged") && shown.contains(&layer), "{shown}");
+    assert!(!has_blob(&second, &layer), "damaged bytes were kept");
+    // What was built then stays.
+    let (_, third, _) = build(&second, &["--cache-from", &name]);
+    assert_eq!(third, once_more);
+}
+
+#[test]
 fn a_cache_that_is_not_there_is_no_failure() {
     let (place, registry) = place_with_busybox();
     place.write("work/Dockerfile", TWO_STEPS);

@@ -18,7 +18,7 @@ use kiln_store::Blob;
 use kiln_worker::{BuildContext, Entitlements, VertexOp};
 
 use crate::attest::{self, Traced};
-use crate::bridge::{BuildBridge, Promise, Trace};
+use crate::bridge::{BuildBridge, Imports, Promise, Trace};
 use crate::builds::{Running, to_timestamp};
 use crate::control::BuildRequest;
 use crate::daemon::Daemon;
@@ -162,6 +162,13 @@ async fn build(
         evaluate: false,
     };
     let trace = Closing(Trace::top(daemon.origins.clone(), &asked));
+    let imports = Arc::new(Imports::new(
+        job.clone(),
+        daemon.solver.clone(),
+        daemon.worker.clone(),
+        context.sessions().clone(),
+        progress.clone(),
+    ));
     let bridge = BuildBridge::new(
         job.clone(),
         daemon.worker.clone(),
@@ -172,7 +179,7 @@ async fn build(
         daemon.frontends(),
         daemon.allowed_images.clone(),
         trace.0.clone(),
-        progress.clone(),
+        imports.clone(),
     );
     let started = Timestamp::from(SystemTime::now());
     let mut solution = solve(daemon, request, asked, &bridge, made).await?;
@@ -196,17 +203,30 @@ async fn build(
             steps: None,
         },
     ));
-    let results: exporting::Results = solution.try_map(|promise| promise.solved())?;
-    let mut source =
-        exporting::Source::from(results.clone().try_map(|result| Ok::<_, Error>(result.into_output()))?);
-    warn_of_platforms(request, &job, &source)?;
-    if let Some(options) = &wanted.provenance {
-        traced.attach(&mut source, &platforms, options)?;
-    }
-    exporting::choose(&mut plan, daemon, request, &source).await?;
-    let imported = bridge.imported_caches();
-    let run = exporting::Run { daemon, request, job: &job, sink: progress, results: &results, imported };
-    let done = exporting::run(&plan, &source, &run).await;
+    let mut first = true;
+    let done = loop {
+        let generation = imports.generation();
+        let results: exporting::Results = solution.clone().try_map(|promise| promise.solved())?;
+        let mut source =
+            exporting::Source::from(results.clone().try_map(|result| Ok::<_, Error>(result.into_output()))?);
+        if let Some(options) = &wanted.provenance {
+            traced.attach(&mut source, &platforms, options)?;
+        }
+        if std::mem::take(&mut first) {
+            warn_of_platforms(request, &job, &source)?;
+            exporting::choose(&mut plan, daemon, request, &source).await?;
+        }
+        let (sink, caches) = (progress.clone(), imports.caches());
+        let run = exporting::Run { daemon, request, job: &job, sink, results: &results, imported: caches };
+        match exporting::run(&plan, &source, &run).await {
+            // An imported cache could not give what it had promised, and somebody wanted to read that only now.
+            Err(error) if error.code() != tonic::Code::Cancelled && imports.recover(generation) => {
+                tracing::debug!(%error, "the build is done again without a damaged cache");
+                wait(&solution).await?;
+            }
+            done => break done,
+        }
+    };
     job.discard();
     let done = done?;
     made.images = done.images;

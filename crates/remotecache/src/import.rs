@@ -1,7 +1,8 @@
 //! Reading a cache, so that the solver can look into it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use kiln_oci::{Descriptor, Digest, Manifest, Timestamp, annotations, media_type}
 use kiln_registry::{Repository, RepositoryOptions};
 use kiln_session::daemon::{Caller, ClientStore};
 use kiln_solver::{Cache, Op, OpContext, RecordId, ResultStore, StoreError};
-use kiln_store::{LayerMeta, LazyLayer, Provider, Ref, Store};
+use kiln_store::{LayerHandle, LayerMeta, LazyLayer, Provider, Ref, Store};
 use kiln_worker::note_repository;
 
 use crate::document::CacheConfig;
@@ -47,6 +48,15 @@ pub struct ImportedCache {
     keys: Arc<CacheKeys>,
     store: Store,
     origin: Origin,
+    lent: Arc<Lent>,
+}
+
+/// What was taken from a cache.
+#[derive(Default)]
+struct Lent {
+    /// Layers that nothing had read when they were given out, with the blobs that the cache named for them.
+    layers: Mutex<Vec<(LayerHandle, Digest)>>,
+    given_up: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -153,6 +163,7 @@ pub async fn import(
         keys: Arc::new(CacheKeys::new(graph)),
         store: context.store.clone(),
         origin,
+        lent: Arc::default(),
     })
 }
 
@@ -206,6 +217,29 @@ impl ImportedCache {
         Cache::new(self.name.clone(), self.keys.clone(), Arc::new(self.clone()))
     }
 
+    /// Whether a layer that was taken from here could not be had when something read it: its blob, and the reason.
+    pub fn damage(&self) -> Option<(Digest, String)> {
+        let lent = self.lent.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lost = lent.iter().filter(|(layer, _)| layer.is_lazy());
+        lost.find_map(|(layer, blob)| Some((blob.clone(), layer.lost_blob(blob)?)))
+    }
+
+    /// From now on nothing is found here.
+    pub fn give_up(&self) {
+        self.lent.given_up.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was given up.
+    pub fn is_given_up(&self) -> bool {
+        self.lent.given_up.load(Ordering::SeqCst)
+    }
+
+    /// Whether a result holds layers that were taken from here and never came.
+    pub fn is_owed(&self, reference: &Ref) -> bool {
+        let lent = self.lent.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        reference.layers().iter().any(|layer| layer.is_lazy() && lent.iter().any(|(lent, _)| lent == layer))
+    }
+
     /// Its keys.
     pub(crate) fn keys(&self) -> &CacheKeys {
         &self.keys
@@ -226,6 +260,9 @@ impl ImportedCache {
     fn reference(&self, record: &RecordId) -> Result<Ref, StoreError> {
         let blobs =
             self.blobs(record).ok_or_else(|| StoreError::not_found(format!("load result {record}")))?;
+        if self.is_given_up() {
+            return Err(StoreError::not_found(format!("load result {record}: the cache was given up")));
+        }
         let provider = self.provider();
         let mut reference = Ref::scratch();
         for descriptor in blobs {
@@ -243,9 +280,16 @@ impl ImportedCache {
             let described = descriptor.annotation(annotations::BUILDKIT_DESCRIPTION);
             let description = described.map_or_else(|| format!("imported from {}", self.name), str::to_owned);
             let meta = LayerMeta { created_ms, ..LayerMeta::regular(description) };
+            let blob = descriptor.digest.clone();
             let lazy = LazyLayer { descriptor, diff_id, provider: provider.clone(), meta };
             let failed = |error| StoreError::new("take note of an imported layer", error);
             let layer = self.store.lazy_layer(&reference, lazy).map_err(failed)?;
+            if layer.is_lazy() {
+                let mut lent = self.lent.layers.lock().unwrap_or_else(PoisonError::into_inner);
+                if !lent.iter().any(|known| known.0 == layer && known.1 == blob) {
+                    lent.push((layer.clone(), blob));
+                }
+            }
             if let (true, Origin::Registry(repository)) = (layer.is_lazy(), &self.origin) {
                 note_repository(&self.store, &layer, repository.name()).map_err(failed)?;
             }
@@ -266,7 +310,7 @@ impl<O: Op<Output = Ref>> ResultStore<O> for ImportedCache {
     }
 
     fn exists(&self, record: &RecordId) -> bool {
-        self.keys.result(record).is_some()
+        !self.is_given_up() && self.keys.result(record).is_some()
     }
 }
 

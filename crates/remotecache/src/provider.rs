@@ -53,6 +53,10 @@ impl Provider for ClientProvider {
     async fn has(&self, descriptor: &Descriptor) -> bool {
         self.0.info(&descriptor.digest).await.map_or(true, |known| known.is_some())
     }
+
+    fn is_gone(&self) -> bool {
+        self.0.is_closed()
+    }
 }
 
 /// Says of a lazy layer who can be asked for it now: the build that took note of it may be long over.

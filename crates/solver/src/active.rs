@@ -167,6 +167,17 @@ impl<O: Op> Core<O> {
         active.entry(id).or_insert_with(make).clone()
     }
 
+    /// Forgets results that `lost` names and all failures, so that whoever asks again starts anew.
+    pub(crate) fn forget(&self, lost: &dyn Fn(&O::Output) -> bool) {
+        let states: Vec<Arc<VertexState<O>>> = lock(&self.active).values().cloned().collect();
+        for state in states {
+            lock(&state.edges).retain(|_, edge| !edge.is_spoilt(lost));
+            lock(&state.pages).iter().for_each(|page| _ = page.forget(|_| false));
+            state.contents.iter().for_each(|content| _ = content.forget(|_| false));
+            state.executed.forget(|executed| executed.outputs.iter().any(lost));
+        }
+    }
+
     /// Takes a job off all its vertices, and forgets those that no job has any more.
     pub(crate) fn release_job(&self, job: &Arc<JobInner<O>>) {
         let mut forgotten = Vec::new();

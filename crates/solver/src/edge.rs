@@ -34,6 +34,16 @@ impl<O: Op> EdgeState<O> {
     }
 }
 
+impl<O: Op> EdgeState<O> {
+    /// Whether a failure is kept here, or a result that `lost` names: then nothing of this edge is worth keeping.
+    pub(crate) fn is_spoilt(&self, lost: &dyn Fn(&O::Output) -> bool) -> bool {
+        let result = self.result.forget(|solved| lost(&solved.output));
+        let search = self.search.forget(|_| false);
+        let fast = self.fast.forget(|_| false);
+        result || search || fast
+    }
+}
+
 type Answer<O, V> = BoxFuture<'static, Result<V, SolveError<O>>>;
 
 impl<O: Op> EdgeRef<O> {

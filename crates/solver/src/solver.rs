@@ -62,6 +62,28 @@ impl<O: Op> Solver<O> {
         &self.core.cache
     }
 
+    /// Forgets results which turned out to be worthless (`lost` names them) and all failures: in memory, and the records of the
+    /// solver's own cache. Jobs that ask again have them made anew. `output_of` gives the result of a record.
+    ///
+    /// Walks all vertices and records: for the rare case that an imported result cannot be had after all.
+    ///
+    /// # Errors
+    /// What the key store says.
+    pub fn forget(
+        &self,
+        lost: &dyn Fn(&O::Output) -> bool,
+        output_of: &dyn Fn(&crate::RecordId) -> Option<O::Output>,
+    ) -> Result<(), crate::StoreError> {
+        let keys = &self.core.cache.keys;
+        for record in keys.all_records()? {
+            if output_of(&record).is_some_and(|output| lost(&output)) {
+                keys.release(&record)?;
+            }
+        }
+        self.core.forget(lost);
+        Ok(())
+    }
+
     /// Releases every record of the solver's cache whose result is gone. Walks the whole store: for start-up
     /// and after a prune.
     pub fn release_unreferenced(&self) -> Result<usize, crate::StoreError> {

@@ -78,6 +78,19 @@ impl<O: Op, V: Clone + Send + Sync + 'static> Stage<O, V> {
         }
     }
 
+    /// Forgets a failure, and a value that `lost` names. True if there was something to forget.
+    pub(crate) fn forget(&self, lost: impl FnOnce(&V) -> bool) -> bool {
+        let mut state = lock(&self.state);
+        let forget = match &*state {
+            State::Done { value: Ok(value), .. } => lost(value),
+            State::Done { value: Err(_), .. } => true,
+            State::Running(_) | State::Idle => false,
+        };
+        let old = forget.then(|| std::mem::replace(&mut *state, State::Idle));
+        drop(state);
+        old.is_some()
+    }
+
     fn step<F, Fut>(&self, epoch: u64, start: &mut Option<F>) -> Step<O, V>
     where
         F: FnOnce(CancellationToken) -> Fut,

@@ -141,6 +141,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the bytes of a blob are not to be had, or not the right ones, wherever they were asked for.
+    pub fn is_lost_blob(&self) -> bool {
+        match self {
+            Self::Fetch { .. }
+            | Self::NoProvider { .. }
+            | Self::DigestMismatch { .. }
+            | Self::SizeMismatch { .. } => true,
+            Self::Layer { source, .. } => source.is_bad_data(),
+            Self::Shared(error) => error.is_lost_blob(),
+            _ => false,
+        }
+    }
+
     pub(crate) fn io<E: Into<std::io::Error>>(
         what: &'static str,
         path: impl AsRef<Path>,

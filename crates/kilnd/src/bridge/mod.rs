@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use kiln_frontend::gateway::image::AllowedImages;
 use kiln_frontend::{
     Bridge, Container, ContainerRequest, Error, FileRange, FrontendRequest, MetaRequest, Solution,
@@ -19,14 +20,13 @@ use kiln_frontend::{
 };
 use kiln_proto::sourcepolicy::Policy;
 use kiln_proto::{fsutil_types, pb};
-use kiln_remotecache::ImportedCache;
-use kiln_solver::{Event, Job, ProgressSink};
+use kiln_solver::{Event, Job};
 use kiln_store::Ref;
 use kiln_worker::{BuildContext, VertexOp, Worker};
 
-use self::imports::Imports;
 use crate::policy::BuildPolicy;
 pub use errors::of_worker;
+pub use imports::Imports;
 pub use meta::look_up as of_meta;
 pub use promise::Promise;
 pub use trace::{Origins, Trace};
@@ -59,7 +59,7 @@ struct Inner {
     build: String,
     frontends: Frontends,
     allowed: AllowedImages,
-    imports: Imports,
+    imports: Arc<Imports>,
 }
 
 impl BuildBridge {
@@ -74,9 +74,8 @@ impl BuildBridge {
         frontends: Frontends,
         allowed: AllowedImages,
         trace: Arc<Trace>,
-        sink: Arc<dyn ProgressSink>,
+        imports: Arc<Imports>,
     ) -> BuildBridge {
-        let imports = Imports::new(job.clone(), worker.clone(), context.sessions().clone(), sink);
         let inner = Inner {
             job,
             worker,
@@ -91,9 +90,26 @@ impl BuildBridge {
         BuildBridge(Arc::new(inner), trace)
     }
 
-    /// The caches that were read for this build.
-    pub fn imported_caches(&self) -> Vec<ImportedCache> {
-        self.0.imports.read()
+    /// Does something with the files of a result, which are fetched first: again if a cache that the result was to come from is damaged.
+    async fn with_files<'a, T>(
+        &'a self,
+        reference: &'a Promise,
+        work: impl Fn(Ref) -> BoxFuture<'a, kiln_worker::Result<T>> + Send + 'a,
+    ) -> Result<T, Error> {
+        loop {
+            let generation = self.0.imports.generation();
+            let result = reference.result().await?;
+            let files = result.into_output();
+            let worked = match self.0.worker.unpack(&files, self.0.context.sessions(), None).await {
+                Ok(()) => work(files).await,
+                Err(error) => Err(error),
+            };
+            match worked {
+                Ok(done) => return Ok(done),
+                Err(_) if self.0.imports.recover(generation) => {}
+                Err(error) => return Err(of_worker(error)),
+            }
+        }
     }
 
     /// The same bridge for what the daemon itself wants, which is no part of any request.
@@ -113,13 +129,6 @@ impl BuildBridge {
         }
         let policy = self.0.policy.and(policies)?;
         Ok(Arc::new(self.0.context.judged_by(Arc::new(policy))))
-    }
-
-    /// A result whose files are here: an image is not fetched before somebody looks into it.
-    async fn unpacked(&self, reference: &Promise) -> Result<Ref, Error> {
-        let output = reference.result().await?.output().clone();
-        self.0.worker.unpack(&output, self.0.context.sessions(), None).await.map_err(of_worker)?;
-        Ok(output)
     }
 
     async fn run_frontend(&self, mut request: SolveRequest) -> Result<Solution<Promise>, Error> {
@@ -201,7 +210,7 @@ impl Bridge for BuildBridge {
         let context = self.judged_also_by(request.source_policies)?;
         let loaded = inner.worker.load(&definition, &context).await.map_err(of_worker)?;
         let options = inner.imports.options(&request.cache_imports)?;
-        let promise = Promise::new(inner.job.clone(), definition, loaded, options);
+        let promise = Promise::new(inner.job.clone(), definition, loaded, options, inner.imports.clone());
         if request.evaluate {
             promise.result().await?;
         }
@@ -214,7 +223,7 @@ impl Bridge for BuildBridge {
     }
 
     async fn evaluate(&self, reference: &Promise) -> Result<(), Error> {
-        self.unpacked(reference).await.map(|_| ())
+        self.with_files(reference, |_| Box::pin(async { Ok(()) })).await
     }
 
     async fn resolve_source_meta(
@@ -236,9 +245,12 @@ impl Bridge for BuildBridge {
         path: &str,
         range: Option<FileRange>,
     ) -> Result<Bytes, Error> {
-        let files = self.unpacked(reference).await?;
-        let range = range.map(|range| kiln_worker::FileRange { offset: range.offset, length: range.length });
-        self.0.worker.read_file(&files, path, range).await.map_err(of_worker)
+        self.with_files(reference, |result| {
+            let range =
+                range.map(|range| kiln_worker::FileRange { offset: range.offset, length: range.length });
+            Box::pin(async move { self.0.worker.read_file(&result, path, range).await })
+        })
+        .await
     }
 
     async fn read_dir(
@@ -247,13 +259,17 @@ impl Bridge for BuildBridge {
         path: &str,
         include_pattern: &str,
     ) -> Result<Vec<fsutil_types::Stat>, Error> {
-        let files = self.unpacked(reference).await?;
-        self.0.worker.read_dir(&files, path, include_pattern).await.map_err(of_worker)
+        self.with_files(reference, |result| {
+            Box::pin(async move { self.0.worker.read_dir(&result, path, include_pattern).await })
+        })
+        .await
     }
 
     async fn stat_file(&self, reference: &Promise, path: &str) -> Result<fsutil_types::Stat, Error> {
-        let files = self.unpacked(reference).await?;
-        self.0.worker.stat_file(&files, path).await.map_err(of_worker)
+        self.with_files(reference, |result| {
+            Box::pin(async move { self.0.worker.stat_file(&result, path).await })
+        })
+        .await
     }
 
     async fn warn(&self, warning: Warning) -> Result<(), Error> {

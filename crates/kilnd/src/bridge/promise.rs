@@ -1,6 +1,6 @@
 //! A result that may not be there yet: solved when somebody first asks for it, once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_export::provenance::Capture;
 use kiln_frontend::Error;
@@ -10,6 +10,7 @@ use kiln_worker::{Loaded, VertexOp};
 use tokio::sync::OnceCell;
 
 use super::errors::of_solver;
+use super::imports::Imports;
 use crate::attest;
 
 /// A promised result. Clones share it.
@@ -21,6 +22,14 @@ struct Inner {
     definition: pb::Definition,
     loaded: Loaded,
     options: BuildOptions<VertexOp>,
+    imports: Arc<Imports>,
+    attempt: Mutex<Arc<Attempt>>,
+}
+
+/// One try to solve it: there is a second one when a cache that the first relied on turned out to be damaged.
+#[derive(Default)]
+struct Attempt {
+    generation: u64,
     result: OnceCell<Result<CachedResult<VertexOp>, Error>>,
 }
 
@@ -31,8 +40,11 @@ impl Promise {
         definition: pb::Definition,
         loaded: Loaded,
         options: BuildOptions<VertexOp>,
+        imports: Arc<Imports>,
     ) -> Promise {
-        Promise(Arc::new(Inner { job, definition, loaded, options, result: OnceCell::new() }))
+        let attempt = Attempt { generation: imports.generation(), ..Attempt::default() };
+        let attempt = Mutex::new(Arc::new(attempt));
+        Promise(Arc::new(Inner { job, definition, loaded, options, imports, attempt }))
     }
 
     /// The graph it is promised from.
@@ -46,12 +58,12 @@ impl Promise {
     /// What failed.
     pub fn solved(&self) -> Result<CachedResult<VertexOp>, Error> {
         let unsolved = || Error::unknown("a result was taken before it was waited for");
-        self.0.result.get().ok_or_else(unsolved)?.clone()
+        self.attempt().result.get().ok_or_else(unsolved)?.clone()
     }
 
     /// The result, if it has been waited for and is there.
     pub fn result_now(&self) -> Option<CachedResult<VertexOp>> {
-        self.0.result.get()?.as_ref().ok().cloned()
+        self.attempt().result.get()?.as_ref().ok().cloned()
     }
 
     /// What its steps used; `None` for a result that nobody waited for.
@@ -71,14 +83,38 @@ impl Promise {
     /// What failed, with the lines of the user's file where the definition has them.
     pub async fn result(&self) -> Result<CachedResult<VertexOp>, Error> {
         let inner = &self.0;
-        inner
-            .result
-            .get_or_init(|| async {
+        loop {
+            let attempt = self.attempt();
+            let work = async {
                 let built = inner.job.build(&inner.loaded.graph, &inner.loaded.edge, &inner.options).await;
                 built.map_err(|error| of_solver(&error))
-            })
-            .await
-            .clone()
+            };
+            let done = attempt.result.get_or_init(|| work).await.clone();
+            let again = match &done {
+                Ok(result) => {
+                    inner.imports.generation() > attempt.generation && inner.imports.is_lost(result.output())
+                }
+                Err(error) if error.code() == tonic::Code::Cancelled => false,
+                Err(_) => inner.imports.recover(attempt.generation),
+            };
+            if !again {
+                return done;
+            }
+            self.renew(&attempt);
+        }
+    }
+
+    fn attempt(&self) -> Arc<Attempt> {
+        self.0.attempt.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Forgets a try, unless somebody has already.
+    fn renew(&self, old: &Arc<Attempt>) {
+        let mut attempt = self.0.attempt.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&attempt, old) {
+            let generation = self.0.imports.generation();
+            *attempt = Arc::new(Attempt { generation, ..Attempt::default() });
+        }
     }
 }
 

@@ -43,6 +43,11 @@ impl Caller {
 }
 
 impl ClientStore {
+    /// Whether the client has gone.
+    pub fn is_closed(&self) -> bool {
+        self.caller.is_closed()
+    }
+
     fn client(&self) -> Result<ContentClient<Channel>, Error> {
         Ok(ContentClient::new(self.caller.channel_for(INFO)?).max_decoding_message_size(MESSAGE_BYTES_MAX))
     }

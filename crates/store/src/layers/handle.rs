@@ -1,5 +1,6 @@
 //! Handles of layers: what holds one keeps the layer.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -42,6 +43,8 @@ pub(crate) struct LayerInner {
     pub state: AtomicI64,
     pub diff_id: Mutex<Option<Digest>>,
     pub providers: Mutex<Vec<Arc<dyn Provider>>>,
+    /// Blobs that could not be had when they were wanted last, with the reason.
+    pub lost: Mutex<BTreeMap<Digest, String>>,
     pub store: Arc<Inner>,
 }
 
@@ -139,7 +142,30 @@ impl LayerHandle {
     }
 
     pub(crate) fn providers(&self) -> Vec<Arc<dyn Provider>> {
-        self.inner.providers.lock().unwrap_or_else(|poison| poison.into_inner()).clone()
+        let mut providers = self.inner.providers.lock().unwrap_or_else(|poison| poison.into_inner());
+        providers.retain(|provider| !provider.is_gone());
+        providers.clone()
+    }
+
+    /// Why a blob of this layer could not be had when it was wanted last; `None` if it could, or was never wanted.
+    pub fn lost_blob(&self, digest: &Digest) -> Option<String> {
+        self.inner.lost.lock().unwrap_or_else(|poison| poison.into_inner()).get(digest).cloned()
+    }
+
+    /// Remembers how fetching a blob went.
+    pub(crate) fn note_fetch<T>(&self, digest: &Digest, done: &Result<T>) {
+        let mut lost = self.inner.lost.lock().unwrap_or_else(|poison| poison.into_inner());
+        match done {
+            Ok(_) => drop(lost.remove(digest)),
+            Err(error) if error.is_lost_blob() => {
+                let reason = match std::error::Error::source(error) {
+                    Some(cause) => format!("{error}: {cause}"),
+                    None => error.to_string(),
+                };
+                lost.insert(digest.clone(), reason);
+            }
+            Err(_) => {}
+        }
     }
 }
 
@@ -199,6 +225,7 @@ impl Store {
                 state: AtomicI64::new(found.get(2)?),
                 diff_id: Mutex::new(diff_id.and_then(|text| Digest::parse(&text).ok())),
                 providers: Mutex::default(),
+                lost: Mutex::default(),
                 store: Arc::clone(&self.inner),
             }),
         })
@@ -220,6 +247,7 @@ impl Store {
             state: AtomicI64::new(state),
             diff_id: Mutex::new(diff_id),
             providers: Mutex::default(),
+            lost: Mutex::default(),
             store: Arc::clone(&self.inner),
         });
         self.inner.live().insert(row, Arc::downgrade(&inner));

@@ -22,6 +22,11 @@ pub trait Provider: Send + Sync + Debug {
     async fn has(&self, _descriptor: &Descriptor) -> bool {
         true
     }
+
+    /// Whether it will never give anything again, because the client it belongs to has gone.
+    fn is_gone(&self) -> bool {
+        false
+    }
 }
 
 /// What happens while layers are fetched and unpacked.

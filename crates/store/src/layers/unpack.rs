@@ -39,7 +39,9 @@ impl Store {
         let (dir, applied) = if blob.local {
             self.unpack_local(layer, &blob, &turn).await?
         } else {
-            self.unpack_remote(layer, &blob, &turn, observer).await?
+            let unpacked = self.unpack_remote(layer, &blob, &turn, observer).await;
+            layer.note_fetch(&blob.descriptor.digest, &unpacked);
+            unpacked?
         };
         self.blob_is_local(layer, &blob.descriptor.digest)?;
         let base = layer.base()?;
@@ -176,7 +178,9 @@ impl Store {
         let _turn = self.inner.unpacking.turn(layer.row()).await;
         if !self.content().has(&descriptor.digest) {
             let providers = layer.providers();
-            self.fetch_blob(&providers, descriptor, observer).await?;
+            let fetched = self.fetch_blob(&providers, descriptor, observer).await;
+            layer.note_fetch(&descriptor.digest, &fetched);
+            fetched?;
         }
         self.blob_is_local(layer, &descriptor.digest)
     }
@@ -215,11 +219,12 @@ impl Store {
         Ok(blob)
     }
 
-    /// The archive to unpack a layer from: one that is here, else any.
+    /// The archive to unpack a layer from: one that is here, else one that was not found wanting before, else any.
     fn source_blob(&self, layer: &LayerHandle) -> Result<LayerBlob> {
         let blobs = self.layer_blobs(layer)?;
         let here = blobs.iter().position(|blob| blob.local && self.content().has(&blob.descriptor.digest));
-        match here.or((!blobs.is_empty()).then_some(0)) {
+        let whole = || blobs.iter().position(|blob| layer.lost_blob(&blob.descriptor.digest).is_none());
+        match here.or_else(whole).or((!blobs.is_empty()).then_some(0)) {
             Some(index) => {
                 let mut blob = blobs.into_iter().nth(index).expect("the index was found in it");
                 blob.local = here.is_some();

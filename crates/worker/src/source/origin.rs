@@ -123,6 +123,10 @@ impl Provider for OriginProvider {
             Origin::Here => Err(Box::new(kiln_store::Error::BlobNotFound(descriptor.digest.clone()))),
         }
     }
+
+    fn is_gone(&self) -> bool {
+        matches!(&self.0, Origin::Layout(layout) if layout.is_closed())
+    }
 }
 
 impl Worker {
