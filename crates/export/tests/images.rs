@@ -122,7 +122,10 @@ async fn pushes_platforms_with_attestations() {
         std::fs::read_to_string(copied.join(format!("blobs/sha256/{}", statement.digest.hex()))).unwrap();
     assert!(text.contains(r#""predicateType":"https://slsa.dev/provenance/v1""#), "{text}");
     assert!(
-        text.contains(&format!("pkg:docker/{}/team/app@1?platform=linux%2Farm64", registry.host())),
+        text.contains(&format!(
+            "pkg:docker/{}/team/app@1?platform=linux%2Farm64",
+            registry.host().replace(':', "%3A")
+        )),
         "{text}"
     );
 
