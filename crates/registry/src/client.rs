@@ -24,6 +24,8 @@ struct Shared {
     transport: Transport,
     authorizer: Authorizer,
     limits: Limits,
+    /// Apart from the others: what is uploaded may have to be downloaded for it, from the same host even.
+    uploads: Limits,
 }
 
 impl Registry {
@@ -34,6 +36,7 @@ impl Registry {
                 transport: Transport::new(&settings),
                 authorizer: Authorizer::new()?,
                 limits: Limits::new(settings.connections_per_host),
+                uploads: Limits::new(settings.connections_per_host),
                 settings,
             }),
         })
@@ -159,5 +162,10 @@ impl Repository {
 
     pub(crate) async fn permit(&self, document: bool) -> Permit {
         self.client.shared.limits.acquire(self.name.domain(), document).await
+    }
+
+    /// A place for an upload, which never stands in the way of a download.
+    pub(crate) async fn upload_permit(&self, document: bool) -> Permit {
+        self.client.shared.uploads.acquire(self.name.domain(), document).await
     }
 }

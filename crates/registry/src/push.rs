@@ -69,7 +69,7 @@ impl Repository {
         mount_from: &[String],
         observer: &Arc<dyn Observer>,
     ) -> Result<Pushed, RegistryError> {
-        let _permit = self.permit(kiln_oci::media_type::is_document(&descriptor.media_type)).await;
+        let _permit = self.upload_permit(kiln_oci::media_type::is_document(&descriptor.media_type)).await;
         let mount = best_mount_candidate(self.name().path(), mount_from);
         let pushed = with_retries(self.retry_wait(), &**observer, || {
             Box::pin(self.push_once(descriptor, source, mount, observer))

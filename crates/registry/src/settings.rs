@@ -21,7 +21,7 @@ pub struct RegistrySettings {
     pub user_agent: String,
     /// Proxies.
     pub proxy: ProxySettings,
-    /// How many blobs are fetched from or sent to one host at once.
+    /// How many blobs are fetched from one host at once, and how many are sent to it.
     pub connections_per_host: usize,
     /// The wait before the first of a few further tries; each later one is twice as long.
     pub retry_wait: Duration,

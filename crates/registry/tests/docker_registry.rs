@@ -240,3 +240,42 @@ async fn checks_certificates() {
     let error = broken.client().repository(&reference, RepositoryOptions::default()).err().unwrap();
     assert!(matches!(error, RegistryError::Certificate { .. }), "{error}");
 }
+
+/// A blob that is downloaded while it is uploaded.
+struct Elsewhere {
+    repository: Repository,
+    descriptor: Descriptor,
+}
+
+impl kiln_registry::BlobSource for Elsewhere {
+    fn open(
+        &self,
+    ) -> std::pin::Pin<Box<dyn Future<Output = std::io::Result<kiln_registry::BodyStream>> + Send + '_>> {
+        Box::pin(async {
+            let blob = self.repository.blob(&self.descriptor, 0).await.map_err(std::io::Error::other)?;
+            Ok(tokio_util::io::ReaderStream::new(blob.into_read()).boxed())
+        })
+    }
+}
+
+/// Uploads must not keep all places at a host while what they send waits for one.
+#[tokio::test]
+async fn copies_more_blobs_within_a_registry_than_it_has_places() {
+    let registry = kiln_testkit::Registry::start();
+    let setup = Setup::default();
+    let observer: Arc<dyn Observer> = setup.heard.clone();
+    let from = setup.repository(&registry.reference("from"), Access::Push);
+    let to = setup.repository(&registry.reference("to"), Access::Push);
+    let mut copies = Vec::new();
+    for number in 0..16u8 {
+        let blob = vec![number; 100_000];
+        let descriptor = Descriptor::of(media_type::OCI_LAYER, &blob);
+        from.push_blob(&descriptor, &Bytes::from(blob), &[], &observer).await.unwrap();
+        let source = Elsewhere { repository: from.clone(), descriptor: descriptor.clone() };
+        let (to, observer) = (to.clone(), observer.clone());
+        copies.push(async move { to.push_blob(&descriptor, &source, &[], &observer).await });
+    }
+    for copied in futures::future::join_all(copies).await {
+        assert_eq!(copied.unwrap(), Pushed::Uploaded);
+    }
+}
