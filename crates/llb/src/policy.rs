@@ -224,8 +224,8 @@ mod tests {
         use PolicyAction::{Convert, Deny};
         let wild = rule(Convert, Wildcard, "https://a/*/x", "https://b/$1");
         assert_eq!(judge(vec![wild], "https://a/1.2/x").unwrap(), "https://b/1.2");
-        let regex = rule(Convert, Regex, r"docker-image://(.*)/(\w+)", "docker-image://m/${2}-$1");
-        assert_eq!(judge(vec![regex], "docker-image://h/n").unwrap(), "docker-image://m/n-h");
+        let regex = rule(Convert, Regex, r"docker-image://(.*)/(\w+)", "https://m/${2}-$1");
+        assert_eq!(judge(vec![regex], "docker-image://h/n").unwrap(), "https://m/n-h");
         // What a source was made into is judged again.
         let chain =
             vec![rule(Deny, Exact, "c", ""), rule(Convert, Exact, "a", "b"), rule(Convert, Exact, "b", "c")];
