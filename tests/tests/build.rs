@@ -160,7 +160,7 @@ fn cache_mounts_are_shared_at_once_and_empty_without_cache() {
 fn builds_at_once_share_one_daemon() {
     let (place, _registry) = place_with_busybox();
     place.write("work/Dockerfile", "FROM busybox\nARG WHO\nRUN echo $WHO > /who\n");
-    let children: Vec<_> = (0..4)
+    let children: Vec<_> = (0..8)
         .map(|who| {
             place.kiln().args(["build", "-q", "--build-arg", &format!("WHO={who}"), "."]).spawn().unwrap()
         })

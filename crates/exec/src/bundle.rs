@@ -5,6 +5,7 @@ use std::path::Path;
 
 use oci_spec::runtime::Spec;
 
+use self::step_file::StepFile;
 use crate::beneath::Root;
 use crate::cgroup::StepCgroup;
 use crate::emulation::Emulation;
@@ -29,7 +30,7 @@ pub struct Bundle {
     pub rootless: bool,
     stubs: Stubs,
     /// Files mounted into the step, removed with it.
-    _files: Vec<step_file::StepFile>,
+    _files: [StepFile; 2],
 }
 
 pub struct PreparedMount {
@@ -42,7 +43,6 @@ pub struct PreparedMount {
 pub struct Surroundings<'a> {
     pub config: &'a ExecutorConfig,
     pub cgroups: &'a crate::cgroup::Cgroups,
-    pub resolv_conf: &'a Path,
     /// An empty directory.
     pub scratch: &'a Path,
     pub files_dir: &'a Path,
@@ -111,14 +111,15 @@ impl Bundle {
             user_namespace,
         };
         let built = crate::spec::build(step, &user, &env)?;
-        let mut files = Vec::new();
-        let hosts = crate::hosts::text(&step.hostname, &step.extra_hosts);
-        let hosts = step_file::StepFile::write(surroundings.files_dir, "hosts", &step.id, &hosts)?;
+        // Each step has files of its own: one that another step replaced could no longer be mounted.
+        let file = |name, text: String| StepFile::write(surroundings.files_dir, name, &step.id, &text);
+        let hosts = file("hosts", crate::hosts::text(&step.hostname, &step.extra_hosts))?;
+        let resolv_conf = file("resolv", crate::resolv::text(&config.dns, step.network))?;
         let mut mounts = Vec::new();
         for index in &built.prepared {
             let prepared = match index {
                 None => None,
-                Some(PreparedIndex::ResolvConf) => Some(file_mount(surroundings, surroundings.resolv_conf)?),
+                Some(PreparedIndex::ResolvConf) => Some(file_mount(surroundings, resolv_conf.path())?),
                 Some(PreparedIndex::Hosts) => Some(file_mount(surroundings, hosts.path())?),
                 Some(PreparedIndex::Step(i)) => {
                     let wanted = &step.mounts[*i];
@@ -130,7 +131,6 @@ impl Bundle {
             };
             mounts.push(prepared);
         }
-        files.push(hosts);
         Ok(Self {
             id: step.id.clone(),
             spec: built.spec,
@@ -142,7 +142,7 @@ impl Bundle {
             emulator,
             rootless,
             stubs,
-            _files: files,
+            _files: [hosts, resolv_conf],
         })
     }
 

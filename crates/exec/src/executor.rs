@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{oneshot, watch};
@@ -15,7 +15,7 @@ use crate::network::{Networks, Providers};
 use crate::runtime::{Process, RunningContainer, RuntimeBackend};
 use crate::stdio::Control;
 use crate::streams::Pump;
-use crate::{Error, ExecProcess, NetMode, Result, Stdio, Step, emulation};
+use crate::{Error, ExecProcess, Result, Stdio, Step, emulation};
 
 /// Who runs the OCI spec.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -336,7 +336,6 @@ impl Inner {
         let surroundings = Surroundings {
             config: &self.config,
             cgroups: &self.cgroups,
-            resolv_conf: &self.resolv_conf(step.network)?,
             scratch: &self.dirs.scratch,
             files_dir: &self.dirs.files,
             stub_layer: &self.dirs.stub_layer,
@@ -345,25 +344,6 @@ impl Inner {
         };
         Bundle::prepare(&step, &surroundings, network, emulation)
     }
-
-    /// The file for a kind of network, written anew when the host's has changed.
-    fn resolv_conf(&self, network: NetMode) -> Result<PathBuf> {
-        let name = if network == NetMode::Host { "resolv-host.conf" } else { "resolv.conf" };
-        let path = self.dirs.files.join(name);
-        let text = crate::resolv::text(&self.config.dns, network);
-        if std::fs::read_to_string(&path).is_ok_and(|current| current == text) {
-            return Ok(path);
-        }
-        replace_file(&path, &text)?;
-        Ok(path)
-    }
-}
-
-/// Running steps keep the file they have.
-fn replace_file(path: &Path, text: &str) -> Result<()> {
-    let new = path.with_extension(crate::id::random());
-    std::fs::write(&new, text).map_err(at("write", &new))?;
-    std::fs::rename(&new, path).map_err(at("write", path))
 }
 
 fn judge(code: u32, valid: &[i32], oom: bool, cancel: &CancellationToken) -> Result<ExitStatus> {
