@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use kiln_proto::SOCKET_READ_BYTES;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_rustls::TlsConnector;
@@ -55,12 +56,14 @@ type Connector = (TlsConnector, ServerName<'static>);
 
 async fn dial(address: &Address, tls: Option<Connector>) -> io::Result<Box<dyn Stream>> {
     Ok(match (address, tls) {
-        (Address::Unix(path), _) => Box::new(UnixStream::connect(path).await?),
+        (Address::Unix(path), _) => {
+            Box::new(BufReader::with_capacity(SOCKET_READ_BYTES, UnixStream::connect(path).await?))
+        }
         (Address::Tcp { host, port }, tls) => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             stream.set_nodelay(true)?;
             match tls {
-                None => Box::new(stream),
+                None => Box::new(BufReader::with_capacity(SOCKET_READ_BYTES, stream)),
                 Some((connector, name)) => Box::new(connector.connect(name, stream).await?),
             }
         }

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use kiln_layer::bulk::BulkWriter;
+use tempfile::TempPath;
 
 use crate::error::{Context as _, Error, Result};
 
@@ -24,7 +25,7 @@ pub struct Pending {
 
 #[derive(Debug)]
 enum Inner {
-    Temporary(NamedTempFile),
+    Temporary(BulkWriter, TempPath),
     /// A device or pipe, which cannot be replaced.
     Direct(File),
 }
@@ -54,18 +55,19 @@ impl Pending {
         let mode = permissions.unwrap_or_else(|| std::os::unix::fs::PermissionsExt::from_mode(0o644));
         builder.permissions(mode);
         let file = builder.tempfile_in(&dir).when(&what)?;
-        Ok(Self { target, file: Inner::Temporary(file) })
+        let (file, path) = file.into_parts();
+        Ok(Self { target, file: Inner::Temporary(BulkWriter::new(file), path) })
     }
 
     /// Gives the file its name.
     pub fn commit(self) -> Result<()> {
+        let what = || format!("write `{}`", self.target.display());
         match self.file {
             Inner::Direct(_) => Ok(()),
-            Inner::Temporary(file) => file
-                .persist(&self.target)
-                .map(drop)
-                .map_err(|error| error.error)
-                .when(format!("write `{}`", self.target.display())),
+            Inner::Temporary(file, path) => {
+                file.finish().when(what())?;
+                path.persist(&self.target).map_err(|error| error.error).when(what())
+            }
         }
     }
 }
@@ -73,7 +75,7 @@ impl Pending {
 impl Write for Pending {
     fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
         match &mut self.file {
-            Inner::Temporary(file) => file.write(data),
+            Inner::Temporary(file, _) => file.write(data),
             Inner::Direct(file) => file.write(data),
         }
     }

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -148,11 +148,15 @@ fn passed_socket() -> Result<UnixListener, Error> {
     UnixListener::from_std(listener).map_err(failed)
 }
 
+fn buffered<S: AsyncRead>(stream: S) -> BufReader<S> {
+    BufReader::with_capacity(kiln_proto::SOCKET_READ_BYTES, stream)
+}
+
 async fn accept_unix(listener: UnixListener, activity: Activity, send: mpsc::Sender<io::Result<Connection>>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let connection = Connection { stream: Box::new(stream), _busy: activity.begin() };
+                let connection = Connection { stream: Box::new(buffered(stream)), _busy: activity.begin() };
                 if send.send(Ok(connection)).await.is_err() {
                     return;
                 }
@@ -181,7 +185,7 @@ async fn accept_tcp(
         // A slow or hostile handshake holds up nobody else.
         tokio::spawn(async move {
             let stream: Box<dyn Stream> = match acceptor {
-                None => Box::new(stream),
+                None => Box::new(buffered(stream)),
                 Some(acceptor) => match acceptor.accept(stream).await {
                     Ok(stream) => Box::new(stream),
                     Err(error) => {

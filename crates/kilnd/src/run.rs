@@ -101,6 +101,7 @@ async fn serve(settings: Settings, rootless: Option<userns::Mapping>) -> Result<
     let server = Server::builder()
         .initial_stream_window_size(kiln_proto::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(kiln_proto::CONNECTION_WINDOW_BYTES)
+        .max_frame_size(kiln_proto::FRAME_BYTES_MAX)
         .add_service(control)
         .add_service(gateway)
         .add_service(images)

@@ -1,6 +1,6 @@
-//! Readers and writers that hash what passes through them.
+//! A reader that hashes what passes through it.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use kiln_oci::{Digest, Hasher};
 
@@ -30,38 +30,5 @@ impl<R: Read> Read for HashingReader<R> {
         self.hasher.update(&buf[..len]);
         self.bytes += len as u64;
         Ok(len)
-    }
-}
-
-/// Hashes and counts what is written through it.
-#[derive(Debug)]
-pub struct HashingWriter<W> {
-    inner: W,
-    hasher: Hasher,
-    bytes: u64,
-}
-
-impl<W: Write> HashingWriter<W> {
-    /// Writes to `inner`.
-    pub fn new(inner: W) -> Self {
-        Self { inner, hasher: Hasher::sha256(), bytes: 0 }
-    }
-
-    /// The writer behind, the digest and the number of the bytes written so far.
-    pub fn finish(self) -> (W, Digest, u64) {
-        (self.inner, self.hasher.finish(), self.bytes)
-    }
-}
-
-impl<W: Write> Write for HashingWriter<W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let len = self.inner.write(buf)?;
-        self.hasher.update(&buf[..len]);
-        self.bytes += len as u64;
-        Ok(len)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }

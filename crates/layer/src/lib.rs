@@ -5,6 +5,7 @@
 //! * [`compress`]: gzip and zstd whose bytes do not depend on the number of threads; detecting decompression.
 //! * [`union`]: the merged, read-only view of a list of layer directories without mounting anything.
 //! * [`changes`]: the difference of two unions as a new layer directory.
+//! * [`bulk`]: large files, past the page cache.
 //! * [`tree`]: copying or hard-linking one file with all that belongs to it.
 //!
 //! A *layer directory* is in overlayfs' own format: a removed name is a character device 0/0, a directory that hides
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod bulk;
 pub mod changes;
 pub mod compress;
 pub mod diff;
@@ -26,7 +28,7 @@ pub mod threads;
 pub mod tree;
 pub mod union;
 
-pub use digest::{HashingReader, HashingWriter};
+pub use digest::HashingReader;
 pub use error::{Error, Result};
 pub use meta::{FileKind, Meta, Usage};
 

@@ -47,6 +47,12 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// The largest gRPC message that BuildKit peers accept, in bytes; callers set it on clients and servers.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes taken from a socket at once. The HTTP/2 library asks for 8 KiB at a time, which would be a system call for each.
+pub const SOCKET_READ_BYTES: usize = 256 << 10;
+
+/// The largest HTTP/2 frame to take: one message of a file's contents fits.
+pub const FRAME_BYTES_MAX: u32 = 1 << 20;
+
 /// HTTP/2 window of one stream, in bytes, for every connection that this API runs over: file contents must not wait for updates.
 pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 

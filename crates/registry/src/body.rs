@@ -47,8 +47,8 @@ impl BlobSource for FileSource {
     }
 }
 
-/// Streams what a blocking reader gives.
-pub(crate) fn read_ahead(mut reader: impl Read + Send + 'static) -> BodyStream {
+/// Streams what a blocking reader gives, read by a thread of its own a little ahead.
+pub fn read_ahead(mut reader: impl Read + Send + 'static) -> BodyStream {
     let (sender, receiver) = tokio::sync::mpsc::channel::<io::Result<Bytes>>(READ_AHEAD);
     tokio::task::spawn_blocking(move || {
         let mut buffer = BytesMut::new();

@@ -37,7 +37,7 @@ mod upload;
 
 pub use auth::{AnonymousCredentials, Credentials, CredentialsError, Login, Secret, Token, TokenRequest};
 pub use blob::BlobReader;
-pub use body::{BlobSource, BodyStream, FileSource};
+pub use body::{BlobSource, BodyStream, FileSource, read_ahead};
 pub use client::{Client, Registry, Repository, RepositoryOptions};
 pub use error::{Access, RegistryError};
 pub use observer::{NoObserver, Observer};

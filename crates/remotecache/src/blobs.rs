@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use kiln_oci::Descriptor;
-use kiln_registry::{BlobSource, BodyStream, FileSource};
+use kiln_registry::{BlobSource, BodyStream, read_ahead};
 use kiln_store::{LayerHandle, NoObserver, Provider, Store};
 use tokio_util::io::ReaderStream;
 
@@ -54,7 +54,8 @@ impl BlobSource for BlobOrigin {
                         let fetched = store.ensure_blob(layer, descriptor, &NoObserver).await;
                         fetched.map_err(io::Error::other)?;
                     }
-                    FileSource { path: store.content().path(&descriptor.digest) }.open().await
+                    let reader = store.content().reader(&descriptor.digest).map_err(io::Error::other)?;
+                    Ok(read_ahead(reader))
                 }
                 Self::Elsewhere { provider, descriptor } => {
                     let reader = provider.open(descriptor, 0).await.map_err(io::Error::other)?;

@@ -10,7 +10,7 @@ use kiln_layer::overlay::{Format, XattrSpace};
 use kiln_layer::tree::CopyHow;
 use kiln_layer::union::Union;
 use rusqlite::{OptionalExtension, params};
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, IFlags};
 
 use crate::content::Content;
 use crate::db::Db;
@@ -69,6 +69,7 @@ impl Store {
             let dir = root.join(name);
             std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
         }
+        spread(&root.join("layers"));
         let content = Content::open(&root)?;
         let images = Images::new(content.clone());
         images.prepare()?;
@@ -317,6 +318,19 @@ impl Drop for Inner {
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+/// Tells ext4 that what is in this directory has nothing to do with each other: each layer then begins in a part of the
+/// disk of its own, where there is room, and not where another one was removed a moment ago. Other file systems know
+/// nothing of it.
+fn spread(dir: &Path) {
+    let Ok(dir) = File::open(dir) else { return };
+    if let Ok(flags) = rustix::fs::ioctl_getflags(&dir)
+        && !flags.contains(IFlags::TOPDIR)
+    {
+        // Only a hint.
+        let _ = rustix::fs::ioctl_setflags(&dir, flags | IFlags::TOPDIR);
     }
 }
 

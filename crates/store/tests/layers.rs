@@ -39,6 +39,20 @@ fn merging_copies_nothing_and_the_upper_one_wins() {
 }
 
 #[test]
+fn a_list_that_has_a_layer_twice_can_be_mounted() {
+    if !is_root() {
+        return;
+    }
+    let t = TestStore::new();
+    let a = layer(&t.store, &Ref::scratch(), &[("x", "a"), ("d/a", "")]);
+    let b = layer(&t.store, &Ref::scratch(), &[("x", "b"), ("d/b", "")]);
+    let twice = t.store.merge(&[a.clone(), b, a]).expect("merges");
+    let mounted = t.store.mount_read_only(&twice).expect("mounts");
+    assert_eq!(std::fs::read_to_string(mounted.path().join("x")).expect("there"), "a");
+    assert!(mounted.path().join("d/a").exists() && mounted.path().join("d/b").exists());
+}
+
+#[test]
 fn the_difference_is_the_layers_above_or_found_by_comparing() {
     if !is_root() {
         return;

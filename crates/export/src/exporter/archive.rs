@@ -139,7 +139,7 @@ fn write_archive(members: &[Member], content: &BlobStore, out: &mut PieceWriter)
             Content::Bytes(bytes) => archive.write_data(bytes).map_err(failed)?,
             Content::Blob(descriptor) => {
                 let mut file = content
-                    .open_blob(&descriptor.digest)
+                    .reader(&descriptor.digest)
                     .map_err(super::store_failed("failed to read a blob"))?;
                 let mut left = descriptor.size;
                 while left > 0 {

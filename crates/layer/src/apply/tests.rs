@@ -323,7 +323,7 @@ fn expanding_stops_at_the_limit() {
     let mut bomb =
         Compressor::new(Vec::new(), &CompressOptions::new(Compression::Gzip), &Budget::new(0)).expect("gzip");
     std::io::Write::write_all(&mut bomb, &tar).expect("memory");
-    let bomb = bomb.finish().expect("memory");
+    let (bomb, _) = bomb.finish().expect("memory");
     assert!(bomb.len() < 100_000);
     let options = ApplyOptions { bytes_max: Some(1 << 20), ..ApplyOptions::default() };
     let (_dir, applied) = unpack_with(&bomb, &options);
@@ -337,7 +337,7 @@ fn damaged_compression_is_said_so() {
         let mut out =
             Compressor::new(Vec::new(), &CompressOptions::new(kind), &Budget::new(0)).expect("known");
         std::io::Write::write_all(&mut out, &tar).expect("memory");
-        let good = out.finish().expect("memory");
+        let (good, _) = out.finish().expect("memory");
         let (_dir, applied) = unpack(&good);
         let applied = applied.expect("good");
         assert_eq!((applied.compression, applied.diff_id), (kind, Digest::sha256_of(&tar)));

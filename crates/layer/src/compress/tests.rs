@@ -1,6 +1,8 @@
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
+use kiln_oci::Digest;
+
 use super::{CompressOptions, Compression, Compressor, decompressor};
 use crate::threads::Budget;
 
@@ -9,7 +11,9 @@ fn compress(plain: &[u8], options: &CompressOptions, helpers: usize, piece: usiz
     for piece in plain.chunks(piece) {
         out.write_all(piece).expect("memory");
     }
-    out.finish().expect("memory")
+    let (packed, digest) = out.finish().expect("memory");
+    assert_eq!(digest, Digest::sha256_of(plain));
+    packed
 }
 
 /// Three and a half blocks of text that does not repeat exactly.
@@ -69,4 +73,35 @@ fn what_is_not_there_yet_says_so() {
     let error =
         Compressor::new(Vec::new(), &CompressOptions::new(Compression::Estargz), &Budget::new(0)).err();
     assert_eq!(error.expect("not there").to_string(), "eStargz compression is not supported");
+}
+
+/// Bytes with nothing to compress in them.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 7u64;
+    std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u8
+    })
+    .take(bytes)
+    .collect()
+}
+
+#[test]
+fn what_cannot_be_compressed_is_stored_and_what_repeats_is_not() {
+    let options = CompressOptions::new(Compression::Gzip);
+    let noise = noise(3 << 20);
+    let stored = compress(&noise, &options, 2, 1 << 20);
+    assert!(stored.len() < noise.len() + noise.len() / 500, "{}", stored.len());
+    let mut back = Vec::new();
+    decompressor(&stored[..]).expect("magic").read_to_end(&mut back).expect("good");
+    assert!(back == noise);
+    // All bytes are as frequent as in noise here, but each piece comes again.
+    let repeated = noise[..4 << 10].repeat(512);
+    let packed = compress(&repeated, &options, 2, 1 << 20);
+    assert!(packed.len() < repeated.len() / 50, "{}", packed.len());
+    // Half of it compresses.
+    let halves: Vec<u8> =
+        noise.chunks(2 << 10).flat_map(|piece| [piece, &[b'x'; 2 << 10][..]].concat()).collect();
+    let packed = compress(&halves, &options, 2, 1 << 20);
+    assert!(packed.len() < halves.len() * 52 / 100, "{}", packed.len());
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::block::Codec;
+use super::block::{Codec, Worker};
 
 /// Zstandard's own default.
 pub(super) const DEFAULT_LEVEL: i32 = zstd::DEFAULT_COMPRESSION_LEVEL;
@@ -25,11 +25,19 @@ impl Codec for Zstd {
         BLOCK_BYTES
     }
 
-    fn compress(&self, plain: &[u8]) -> io::Result<Vec<u8>> {
-        zstd::bulk::compress(plain, self.level)
+    fn worker(&self) -> io::Result<Box<dyn Worker>> {
+        Ok(Box::new(zstd::bulk::Compressor::new(self.level)?))
     }
 
     fn empty(&self) -> io::Result<Vec<u8>> {
-        self.compress(&[])
+        zstd::bulk::compress(&[], self.level)
+    }
+}
+
+impl Worker for zstd::bulk::Compressor<'static> {
+    fn compress(&mut self, plain: &[u8], packed: &mut Vec<u8>) -> io::Result<()> {
+        packed.clear();
+        packed.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        self.compress_to_buffer(plain, packed).map(drop)
     }
 }

@@ -33,7 +33,7 @@ use kiln_proto::moby::buildkit::secrets::v1::secrets_server::SecretsServer;
 use kiln_proto::moby::exporter::v1::exporter_server::ExporterServer;
 use kiln_proto::moby::sshforward::v1::ssh_server::SshServer;
 use kiln_proto::moby::upload::v1::upload_server::UploadServer;
-use kiln_proto::{CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
+use kiln_proto::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -49,8 +49,6 @@ use crate::fsync::LocalDir;
 use crate::keys;
 use crate::tunnel::{QUEUE_MESSAGES, Tunnel};
 
-/// The largest HTTP/2 frame that this end takes, in bytes.
-const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// Calls that a daemon may have open at once.
 const CALLS_MAX: u32 = 64;
 /// Random bytes of a session's id.

@@ -3,29 +3,23 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
 
+use kiln_layer::bulk::BulkWriter;
 use kiln_oci::{Digest, Hasher};
 
 use super::{Blob, Content};
 use crate::error::{Error, Result};
 use crate::id::LayerId;
 
-/// After so many bytes the disk begins to write, beside us, so that the sync at the end has little left to do.
-const WRITE_BEHIND_BYTES: u64 = 32 << 20;
-
 /// A blob being written: hashed as it comes, synced and only then named. Dropping it removes what was written.
 #[derive(Debug)]
 pub struct Ingest {
     content: Content,
     path: PathBuf,
-    file: Option<File>,
+    file: Option<BulkWriter>,
     /// `None`: whoever writes hashes too.
     hasher: Option<Hasher>,
     expected: Option<Digest>,
-    bytes: u64,
-    behind: u64,
-    writer: Option<JoinHandle<()>>,
 }
 
 impl Ingest {
@@ -34,16 +28,7 @@ impl Ingest {
         let file =
             File::options().write(true).create_new(true).open(&path).map_err(Error::io("create", &path))?;
         let hasher = expected.as_ref().map_or_else(Hasher::sha256, Digest::hasher);
-        Ok(Self {
-            content,
-            path,
-            file: Some(file),
-            hasher: Some(hasher),
-            expected,
-            bytes: 0,
-            behind: 0,
-            writer: None,
-        })
+        Ok(Self { content, path, file: Some(BulkWriter::new(file)), hasher: Some(hasher), expected })
     }
 
     pub(super) fn unhashed(content: Content) -> Result<Self> {
@@ -59,12 +44,12 @@ impl Ingest {
 
     /// How many bytes were written.
     pub fn len(&self) -> u64 {
-        self.bytes
+        self.file.as_ref().map_or(0, BulkWriter::bytes)
     }
 
     /// Whether nothing was written.
     pub fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.len() == 0
     }
 
     /// Checks the digest, makes the bytes durable and gives them their name.
@@ -81,12 +66,13 @@ impl Ingest {
     /// The same for bytes that the caller has hashed on their way here.
     pub(crate) fn commit_hashed(mut self, digest: Digest) -> Result<Blob> {
         // Pinned before it is visible.
-        let blob = self.content.blob(digest.clone(), self.bytes);
+        let blob = self.content.blob(digest.clone(), self.len());
         let target = self.content.path(&digest);
         if target.exists() {
             return Ok(blob);
         }
         let file = self.file.take().expect("taken only here");
+        let file = file.finish().map_err(Error::io("write", &self.path))?;
         file.sync_data().map_err(Error::io("sync", &self.path))?;
         drop(file);
         if let Some(dir) = target.parent()
@@ -102,22 +88,9 @@ impl Ingest {
 
 impl Write for Ingest {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let file = self.file.as_mut().expect("taken only by `commit`");
-        let len = file.write(buf)?;
+        let len = self.file.as_mut().expect("taken only by `commit`").write(buf)?;
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&buf[..len]);
-        }
-        self.bytes += len as u64;
-        if self.bytes - self.behind >= WRITE_BEHIND_BYTES
-            && self.writer.as_ref().is_none_or(JoinHandle::is_finished)
-        {
-            let file = file.try_clone()?;
-            // Only a head start: the sync before the blob gets its name is the one that counts, and reports errors.
-            self.writer = std::thread::Builder::new()
-                .name("kiln-writeback".into())
-                .spawn(move || drop(file.sync_data()))
-                .ok();
-            self.behind = self.bytes;
         }
         Ok(len)
     }
@@ -129,6 +102,8 @@ impl Write for Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
+        // Nobody writes to it any more.
+        self.file = None;
         if !self.path.as_os_str().is_empty() {
             // What stays is removed at the next start.
             let _ = std::fs::remove_file(&self.path);

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use kiln_layer::bulk::BulkReader;
 use kiln_oci::{Descriptor, Digest};
 
 pub use ingest::Ingest;
@@ -96,6 +97,15 @@ impl Content {
     pub fn open_blob(&self, digest: &Digest) -> Result<File> {
         let path = self.path(digest);
         File::open(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::BlobNotFound(digest.clone()),
+            _ => Error::io("open", path)(error),
+        })
+    }
+
+    /// Reads a blob front to back. A large one is not kept in memory for that.
+    pub fn reader(&self, digest: &Digest) -> Result<BulkReader> {
+        let path = self.path(digest);
+        BulkReader::open(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::BlobNotFound(digest.clone()),
             _ => Error::io("open", path)(error),
         })

@@ -2,14 +2,13 @@
 
 use std::io::BufReader;
 
-use kiln_layer::HashingWriter;
 use kiln_layer::compress::{CompressOptions, Compressor, decompressor};
 use kiln_layer::diff::{DiffOptions, write_layer};
 use kiln_oci::{Compression, Descriptor, Digest};
 use rusqlite::{Row, params};
 
 use super::{FetchObserver, LayerHandle};
-use crate::content::Blob;
+use crate::content::{Blob, Ingest};
 use crate::error::{Error, Result};
 use crate::reference::Ref;
 use crate::store::Store;
@@ -139,14 +138,11 @@ impl Store {
     ) -> Result<(LayerBlob, Blob)> {
         let digest = &source.descriptor.digest;
         let failed = |error: std::io::Error| Error::layer(digest)(kiln_layer::Error::Read(error));
-        let file = BufReader::new(self.content().open_blob(digest)?);
+        let file = BufReader::new(self.content().reader(digest)?);
         let mut plain = decompressor(file).map_err(failed)?;
-        let ingest = self.content().ingest(None)?;
-        let out = self.compressor(digest, ingest, options)?;
-        let mut out = HashingWriter::new(out);
+        let mut out = self.compressor(digest, options)?;
         std::io::copy(&mut plain, &mut out).map_err(failed)?;
-        let (out, diff_id, _) = out.finish();
-        let pin = out.finish().map_err(failed)?.commit()?;
+        let (pin, diff_id) = self.packed(out, options, failed)?;
         if diff_id != source.diff_id {
             return Err(Error::DigestMismatch { expected: source.diff_id.clone(), actual: diff_id });
         }
@@ -161,23 +157,36 @@ impl Store {
                 .map_err(Error::layer(layer.id()))?,
             _ => lower,
         };
-        let ingest = self.content().ingest(None)?;
-        let mut out = HashingWriter::new(self.compressor(layer.id(), ingest, options)?);
+        let mut out = self.compressor(layer.id(), options)?;
         let diff = DiffOptions { epoch: options.epoch, user_xattrs: false };
         write_layer(&layer.dir()?, &lower, &mut out, &diff).map_err(Error::layer(layer.id()))?;
-        let (out, diff_id, _) = out.finish();
         let failed = |error: std::io::Error| Error::layer(layer.id())(kiln_layer::Error::Write(error));
-        let pin = out.finish().map_err(failed)?.commit()?;
+        let (pin, diff_id) = self.packed(out, options, failed)?;
         self.record_blob(layer, options, pin, diff_id)
     }
 
-    fn compressor<W: std::io::Write>(
+    fn compressor(&self, layer: impl ToString, options: &BlobOptions) -> Result<Compressor<Ingest>> {
+        let ingest = match options.compression.kind {
+            // The digest of the plain bytes is that of the blob.
+            Compression::Uncompressed => self.content().ingest_unhashed()?,
+            _ => self.content().ingest(None)?,
+        };
+        Compressor::new(ingest, &options.compression, &self.inner.options.budget).map_err(Error::layer(layer))
+    }
+
+    /// Ends a blob: its pin, and the digest of its plain bytes.
+    fn packed(
         &self,
-        layer: impl ToString,
-        out: W,
+        out: Compressor<Ingest>,
         options: &BlobOptions,
-    ) -> Result<Compressor<W>> {
-        Compressor::new(out, &options.compression, &self.inner.options.budget).map_err(Error::layer(layer))
+        failed: impl Fn(std::io::Error) -> Error,
+    ) -> Result<(Blob, Digest)> {
+        let (ingest, diff_id) = out.finish().map_err(failed)?;
+        let pin = match options.compression.kind {
+            Compression::Uncompressed => ingest.commit_hashed(diff_id.clone())?,
+            _ => ingest.commit()?,
+        };
+        Ok((pin, diff_id))
     }
 
     fn record_blob(

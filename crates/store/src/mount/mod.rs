@@ -4,6 +4,7 @@ mod flat;
 mod overlay;
 mod probe;
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -255,6 +256,9 @@ impl Store {
             dirs.push(layer.dir()?);
         }
         dirs.reverse();
+        // What a list has twice, as when it was merged with a part of itself, shows nothing the second time; overlayfs refuses it.
+        let mut seen = HashSet::new();
+        dirs.retain(|dir| seen.insert(dir.clone()));
         Ok((dirs, keep))
     }
 }
