@@ -57,8 +57,9 @@ fn a_full_disk_is_told_and_nothing_hangs() {
     let failed = (0..100).find_map(|_| large.write_all(&[0; 1 << 20]).err());
     assert_eq!(failed.unwrap().kind(), std::io::ErrorKind::StorageFull);
     drop(large);
+    // Given up before the failure is told, or just after it: either way dropping it ends.
     let mut given_up = full();
-    given_up.write_all(&[0; 2 << 20]).unwrap();
+    let _ = given_up.write_all(&[0; 2 << 20]);
 }
 
 #[test]
