@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -124,8 +125,8 @@ impl Executor {
         if files.exists() {
             std::fs::remove_dir_all(&files).map_err(at("clear", &files))?;
         }
-        for dir in [&files, &scratch] {
-            std::fs::create_dir_all(dir).map_err(at("create", dir))?;
+        for dir in [&config.state_dir, &files, &scratch] {
+            std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir).map_err(at("create", dir))?;
         }
         crate::bundle::make_stub_layer(&stub_layer).map_err(at("create", &stub_layer))?;
         let cgroups = Cgroups::open(&config.state_dir, &config.cgroup_parent, config.rootless.is_some());

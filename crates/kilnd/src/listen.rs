@@ -4,7 +4,7 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -95,7 +95,8 @@ pub async fn listen(
 fn bind_unix(path: &Path, owner: &SocketOwner) -> Result<UnixListener, Error> {
     let failed = |source| Error::Listen { address: path.display().to_string(), source };
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        // Who may write to it could put another socket in the place of ours.
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(failed)?;
     }
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => return Err(Error::Taken(path.to_path_buf())),

@@ -7,12 +7,13 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
 use kiln_oci::{Descriptor, Digest, Index, annotations, media_type};
 
-use crate::content::Content;
+use crate::content::{Content, FILE_MODE};
 use crate::error::{Error, Result};
 
 /// A named image.
@@ -120,7 +121,13 @@ impl Images {
         sync_dir(&blobs)?;
         let mut new = self.path();
         new.set_extension("json.new");
-        let mut file = File::create(&new).map_err(Error::io("create", &new))?;
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(FILE_MODE)
+            .open(&new)
+            .map_err(Error::io("create", &new))?;
         file.write_all(&bytes).map_err(Error::io("write", &new))?;
         file.sync_data().map_err(Error::io("sync", &new))?;
         std::fs::rename(&new, &path).map_err(Error::io("rename", &new))?;

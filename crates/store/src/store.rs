@@ -1,7 +1,8 @@
 //! The store itself: opening, and what its parts share.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -62,13 +63,16 @@ pub(crate) struct Inner {
 impl Store {
     /// Opens (or makes) a state directory, alone: a second process is refused. Removes what a crash left half-done.
     pub fn open(root: &Path, options: StoreOptions) -> Result<Self> {
-        std::fs::create_dir_all(root).map_err(Error::io("create", root))?;
+        if !root.exists() {
+            // Files of images have any mode: nobody else gets near them.
+            state_dir(root, 0o700)?;
+        }
         let root = root.canonicalize().map_err(Error::io("find", root))?;
         let lock = lock(&root)?;
-        for name in ["layers", "flat", "mnt", "empty", "trash"] {
-            let dir = root.join(name);
-            std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+        for name in ["layers", "flat", "mnt", "trash"] {
+            state_dir(&root.join(name), 0o700)?;
         }
+        state_dir(&root.join("empty"), 0o755)?;
         spread(&root.join("layers"));
         let content = Content::open(&root)?;
         let images = Images::new(content.clone());
@@ -284,8 +288,9 @@ impl Inner {
     pub(crate) fn make_layer_dirs(&self, id: &LayerId) -> Result<PathBuf> {
         let dir = self.layer_dir(id);
         let fs = dir.join("fs");
-        for path in [&dir, &fs] {
-            std::fs::create_dir(path).map_err(Error::io("create", path))?;
+        // The inner one is the root of what is built.
+        for (path, mode) in [(&dir, 0o700), (&fs, 0o755)] {
+            std::fs::DirBuilder::new().mode(mode).create(path).map_err(Error::io("create", path))?;
         }
         Ok(fs)
     }
@@ -321,6 +326,12 @@ impl std::fmt::Debug for Inner {
     }
 }
 
+/// Makes a directory of the state unless it is there; its mode does not depend on what this process gives new files.
+pub(crate) fn state_dir(path: &Path, mode: u32) -> Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(Error::io("create", path))?;
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(Error::io("change mode of", path))
+}
+
 /// Tells ext4 that what is in this directory has nothing to do with each other: each layer then begins in a part of the
 /// disk of its own, where there is room, and not where another one was removed a moment ago. Other file systems know
 /// nothing of it.
@@ -338,6 +349,7 @@ fn lock(root: &Path) -> Result<File> {
     let path = root.join("lock");
     let file = File::options()
         .create(true)
+        .mode(0o600)
         .truncate(false)
         .write(true)
         .open(&path)

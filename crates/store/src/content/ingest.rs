@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use kiln_layer::bulk::BulkWriter;
 use kiln_oci::{Digest, Hasher};
 
-use super::{Blob, Content};
+use super::{Blob, Content, FILE_MODE};
 use crate::error::{Error, Result};
 use crate::id::LayerId;
+use crate::store::state_dir;
 
 /// A blob being written: hashed as it comes, synced and only then named. Dropping it removes what was written.
 #[derive(Debug)]
@@ -25,8 +27,8 @@ pub struct Ingest {
 impl Ingest {
     pub(super) fn begin(content: Content, expected: Option<Digest>) -> Result<Self> {
         let path = content.shared.ingest.join(LayerId::random().as_str());
-        let file =
-            File::options().write(true).create_new(true).open(&path).map_err(Error::io("create", &path))?;
+        let file = File::options().write(true).create_new(true).mode(FILE_MODE).open(&path);
+        let file = file.map_err(Error::io("create", &path))?;
         let hasher = expected.as_ref().map_or_else(Hasher::sha256, Digest::hasher);
         Ok(Self { content, path, file: Some(BulkWriter::new(file)), hasher: Some(hasher), expected })
     }
@@ -78,7 +80,7 @@ impl Ingest {
         if let Some(dir) = target.parent()
             && digest.algorithm() != kiln_oci::Algorithm::Sha256
         {
-            std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+            state_dir(dir, 0o755)?;
         }
         std::fs::rename(&self.path, &target).map_err(Error::io("rename", &self.path))?;
         self.path = PathBuf::new();

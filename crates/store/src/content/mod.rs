@@ -6,6 +6,7 @@ mod ingest;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +17,10 @@ use kiln_oci::{Descriptor, Digest};
 pub use ingest::Ingest;
 
 use crate::error::{Error, Result};
+use crate::store::state_dir;
+
+/// Mode of new files, whatever this process gives files by itself.
+pub(crate) const FILE_MODE: u32 = 0o644;
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
@@ -45,12 +50,14 @@ impl Content {
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let layout = root.join("content");
         let ingest = root.join("ingest");
-        for dir in [layout.join("blobs/sha256"), ingest.clone()] {
-            std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+        for dir in [layout.clone(), layout.join("blobs"), layout.join("blobs/sha256")] {
+            state_dir(&dir, 0o755)?;
         }
+        state_dir(&ingest, 0o700)?;
         let marker = layout.join("oci-layout");
         if !marker.exists() {
-            std::fs::write(&marker, LAYOUT).map_err(Error::io("write", &marker))?;
+            let made = File::options().write(true).create_new(true).mode(FILE_MODE).open(&marker);
+            made.and_then(|mut file| file.write_all(LAYOUT)).map_err(Error::io("write", &marker))?;
         }
         Ok(Self { shared: Arc::new(Shared { layout, ingest, pins: Mutex::default() }) })
     }
