@@ -57,7 +57,9 @@ async fn feed(to: &Path, steps: Vec<Vec<Packet>>, limits: ReceiveLimits) -> Resu
     let (sink, outcome) =
         DirSink::new(handle(to), DirSinkOptions { owner: OwnerPolicy::Own, ..Default::default() });
     let (packets, incoming) = mpsc::unbounded_channel::<Result<Packet, Status>>();
-    let (outgoing, mut answers) = mpsc::unbounded_channel();
+    let (outgoing, answers) = mpsc::unbounded_channel();
+    let mut answers =
+        tokio_stream::wrappers::UnboundedReceiverStream::new(answers).flat_map(futures::stream::iter);
     let feeding = tokio::spawn(async move {
         let mut steps = steps.into_iter();
         for packet in steps.next().unwrap_or_default() {
@@ -65,7 +67,7 @@ async fn feed(to: &Path, steps: Vec<Vec<Packet>>, limits: ReceiveLimits) -> Resu
         }
         for step in steps {
             // A request, or the receiver's FIN.
-            if answers.recv().await.is_none() {
+            if answers.next().await.is_none() {
                 return;
             }
             for packet in step {

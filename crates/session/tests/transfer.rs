@@ -15,7 +15,7 @@ use kiln_session::client::Target;
 use kiln_session::daemon::{Caller, Error, FileSyncRequest};
 use kiln_session::fsync::{
     Change, ChangeKind, Differ, DirSink, DirSinkOptions, FileKind, LocalDir, METADATA_FILE, Outcome,
-    OwnerPolicy, Tree,
+    OwnerPolicy, Previous, Tree,
 };
 use kiln_session::patterns::PatternMatcher;
 
@@ -31,7 +31,7 @@ fn age(path: &Path, seconds: u64) {
 }
 
 fn options(previous: Tree) -> DirSinkOptions {
-    DirSinkOptions { previous, owner: OwnerPolicy::Own, ..Default::default() }
+    DirSinkOptions { previous: Previous::Tree(previous), owner: OwnerPolicy::Own, ..Default::default() }
 }
 
 async fn receive(
@@ -195,8 +195,8 @@ async fn only_what_changed_is_made_again_and_never_in_place() {
     symlink("/etc", dirs.from.join("was-dir")).expect("links");
     write(&dirs.from, "linked", "changed under its second name");
 
-    let tree = Tree::decode(&first.tree.encode()).expect("was encoded");
-    let second = receive(&open.caller, context(), &dirs.to, options(tree)).await.expect("transfers");
+    let encoded = DirSinkOptions { previous: Previous::Encoded(first.tree.encode()), ..options(Tree::new()) };
+    let second = receive(&open.caller, context(), &dirs.to, encoded).await.expect("transfers");
     assert_eq!(look(&dirs.to), look(&dirs.from));
     use ChangeKind::{Added, Modified, Removed};
     assert_eq!(
@@ -345,6 +345,9 @@ async fn results_go_to_directories() {
     assert_eq!(fs::read_to_string(dirs.to.join("link")).expect("reads"), "new");
     assert_eq!(fs::read_to_string(dirs.to.join("kept")).expect("reads"), "by the person");
     assert_eq!(fs::read_to_string(dirs.to.join("new/kept")).expect("reads"), "too");
+    // The hint to the file system was taken back. (Not all of them have such flags.)
+    let flags = rustix::fs::ioctl_getflags(handle(&dirs.to));
+    assert!(flags.is_err() || flags.is_ok_and(|flags| !flags.contains(rustix::fs::IFlags::TOPDIR)));
 
     write(&mirror, "old/stuff", "goes");
     let error = open.caller.send_files(7, false, source(), |_, _| {}).await.expect_err("is too old a daemon");
@@ -394,6 +397,25 @@ async fn results_go_to_files() {
         Ok(()) => sender.finish().await.expect_err("is full"),
     };
     assert!(error.to_string().contains("No space left"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_there_before_may_be_unreadable_or_not_read_at_all() {
+    let dirs = dirs();
+    write(&dirs.from, "file", "x");
+    let open = serving(&dirs.from).await;
+    let first = receive(&open.caller, context(), &dirs.to, options(Tree::new())).await.expect("transfers");
+    let encoded = |bytes| DirSinkOptions { previous: Previous::Encoded(bytes), ..options(Tree::new()) };
+
+    // Nobody knows what is there: whatever was not sent goes.
+    write(&dirs.to, "unknown/file", "y");
+    receive(&open.caller, context(), &dirs.to, encoded(vec![99])).await.expect("transfers");
+    assert_eq!(look(&dirs.to), look(&dirs.from));
+
+    // Nothing comes: what was there still is.
+    let (sink, outcome) = DirSink::new(handle(&dirs.to), encoded(first.tree.encode()));
+    drop(sink);
+    assert_eq!(outcome.into_outcome().await.tree, first.tree);
 }
 
 #[tokio::test(flavor = "multi_thread")]

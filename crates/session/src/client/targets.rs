@@ -26,7 +26,7 @@ use tonic::metadata::MetadataMap;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::fsync::{DirSink, DirSinkOptions, Existing, OwnerPolicy, ReceiveLimits, receive};
+use crate::fsync::{DirSink, DirSinkOptions, Existing, OwnerPolicy, Packets, ReceiveLimits, receive};
 use crate::keys;
 
 /// Opens the file that a result goes to, told what the exporter says about it. None: it is not wanted.
@@ -136,15 +136,17 @@ async fn take_dir(path: PathBuf, delete: bool, incoming: Streaming<Bytes>) -> Re
     let root = root.await.map_err(|error| Status::internal(error.to_string()))?;
     let root = root.map_err(|error| Status::unknown(format!("failed to open target directory: {error}")))?;
     let existing = if delete { Existing::Mirror } else { Existing::Merge };
-    let options = DirSinkOptions { existing, owner: OwnerPolicy::Own, ..Default::default() };
+    let options = DirSinkOptions { existing, owner: OwnerPolicy::Own, spread: true, ..Default::default() };
     let (sink, _) = DirSink::new(root, options);
-    let (outgoing, packets) = mpsc::unbounded_channel::<Packet>();
+    let (outgoing, packets) = mpsc::unbounded_channel::<Packets>();
     let incoming =
         incoming.map(|message| Packet::decode(message?).map_err(|error| Status::internal(error.to_string())));
     let transfer = async move {
         receive(incoming, outgoing, sink, ReceiveLimits::default(), |_, _| {}).await.map_err(Status::from)
     };
-    let packets = UnboundedReceiverStream::new(packets).map(|packet| Ok(packet.encode_to_vec().into()));
+    let packets = UnboundedReceiverStream::new(packets)
+        .flat_map(futures::stream::iter)
+        .map(|packet| Ok(packet.encode_to_vec().into()));
     Ok(futures::stream::select(packets, ends_as(transfer)).boxed())
 }
 

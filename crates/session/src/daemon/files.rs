@@ -20,7 +20,7 @@ use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::{Caller, Error};
-use crate::fsync::{FsSink, FsSource, ReceiveLimits, SyncError, encode_values, receive, send};
+use crate::fsync::{FsSink, FsSource, Packets, ReceiveLimits, SyncError, encode_values, receive, send};
 use crate::keys;
 
 const DIFF_COPY: &str = "/moby.filesync.v1.FileSync/DiffCopy";
@@ -71,8 +71,8 @@ impl Caller {
         encode_values(&mut metadata, keys::INCLUDE_PATTERNS, &request.include_patterns)?;
         encode_values(&mut metadata, keys::EXCLUDE_PATTERNS, &request.exclude_patterns)?;
         encode_values(&mut metadata, keys::FOLLOW_PATHS, &request.follow_paths)?;
-        let (outgoing, packets) = mpsc::unbounded_channel::<Packet>();
-        let mut call = Request::new(UnboundedReceiverStream::new(packets));
+        let (outgoing, packets) = mpsc::unbounded_channel::<Packets>();
+        let mut call = Request::new(UnboundedReceiverStream::new(packets).flat_map(futures::stream::iter));
         *call.metadata_mut() = metadata;
         let mut client = FileSyncClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let incoming = client.diff_copy(call).await?.into_inner();

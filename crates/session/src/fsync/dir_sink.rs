@@ -14,6 +14,7 @@ use super::error::SyncError;
 use super::metadata_only::{METADATA_FILE, MetadataOnly};
 use super::mode::{FileKind, GoMode};
 use super::receive::{ContentWriter, FsSink, SinkError, Want};
+use super::spread::Spread;
 use super::stat::FileStat;
 use super::tree::{Tree, TreeEntry};
 use super::writer::FileWriter;
@@ -41,6 +42,22 @@ pub enum Existing {
     Mirror,
 }
 
+/// What a transfer before this one left.
+#[derive(Debug, Clone)]
+pub enum Previous {
+    /// This.
+    Tree(Tree),
+    /// What [`Tree::encode`] gave. It is read while the first files come; if it cannot be read, nobody knows what is there, and
+    /// [`Existing::Mirror`] holds.
+    Encoded(Vec<u8>),
+}
+
+impl Default for Previous {
+    fn default() -> Self {
+        Self::Tree(Tree::new())
+    }
+}
+
 /// Who owns what is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OwnerPolicy {
@@ -55,13 +72,15 @@ pub enum OwnerPolicy {
 #[derive(Debug, Clone, Default)]
 pub struct DirSinkOptions {
     /// What a transfer before this one left, for [`Existing::Tracked`].
-    pub previous: Tree,
+    pub previous: Previous,
     /// What counts as the same.
     pub differ: Differ,
     /// What happens to other files.
     pub existing: Existing,
     /// Who owns what is made.
     pub owner: OwnerPolicy,
+    /// Directories that are made at the top begin in parts of the disk of their own.
+    pub spread: bool,
     /// Files are listed in [`METADATA_FILE`] and not made, but for those that match.
     pub metadata_only: Option<PatternMatcher>,
 }
@@ -77,6 +96,8 @@ pub struct DirSink {
     links: Vec<FileStat>,
     differ: Differ,
     existing: Existing,
+    /// Holds as long as the transfer.
+    _spread: Option<Spread>,
     alive: Alive,
     /// User and group of this process.
     own: (u32, u32),
@@ -126,6 +147,8 @@ pub(super) struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// What was there before and was not read yet.
+    encoded: Option<Vec<u8>>,
     /// What was there before and was not spoken of yet.
     previous: Tree,
     current: Tree,
@@ -169,12 +192,17 @@ impl DirSink {
     /// A sink into `root`. Drop a stored tree of this directory before the transfer and store the outcome's after it: if the machine
     /// dies between the two, nobody knows what is there.
     pub fn new(root: OwnedFd, options: DirSinkOptions) -> (Self, DirHandle) {
-        let state = State { previous: options.previous, ..Default::default() };
+        let state = match options.previous {
+            Previous::Tree(previous) => State { previous, ..Default::default() },
+            Previous::Encoded(encoded) => State { encoded: Some(encoded), ..Default::default() },
+        };
         let shared = Arc::new(Shared { owner: options.owner, state: Mutex::new(state) });
         let (sender, gone) = mpsc::channel(1);
+        let spread = if options.spread { root.try_clone().ok().and_then(Spread::new) } else { None };
         let sink = Self {
             shared: shared.clone(),
             beneath: Beneath::new(Arc::new(root)),
+            _spread: spread,
             metadata_only: options.metadata_only.map(MetadataOnly::new),
             dirs: Vec::new(),
             links: Vec::new(),
@@ -193,6 +221,10 @@ impl DirHandle {
     pub async fn into_outcome(mut self) -> Outcome {
         while self.gone.recv().await.is_some() {}
         self.shared.with(|state| {
+            // Nothing came, so nothing was done to it.
+            if let Some(Ok(previous)) = state.encoded.take().map(|encoded| Tree::decode(&encoded)) {
+                state.previous = previous;
+            }
             let mut tree = std::mem::take(&mut state.current);
             for entry in std::mem::take(&mut state.previous).into_entries() {
                 tree.insert(entry);
@@ -204,6 +236,7 @@ impl DirHandle {
 
 impl FsSink for DirSink {
     fn entry(&mut self, stat: FileStat) -> Result<Want, SinkError> {
+        self.read_previous();
         let Some(metadata_only) = &mut self.metadata_only else { return self.make(stat) };
         let wanted =
             metadata_only.take(stat).map_err(|_| SyncError::protocol("metadata list is too long"))?;
@@ -216,6 +249,7 @@ impl FsSink for DirSink {
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
+        self.read_previous();
         self.make_links()?;
         self.remove_others()?;
         self.write_list()?;
@@ -228,6 +262,14 @@ impl FsSink for DirSink {
 }
 
 impl DirSink {
+    fn read_previous(&mut self) {
+        let Some(encoded) = self.shared.with(|state| state.encoded.take()) else { return };
+        match Tree::decode(&encoded) {
+            Ok(previous) => self.shared.with(|state| state.previous = previous),
+            Err(_) => self.existing = Existing::Mirror,
+        }
+    }
+
     /// Makes what `stat` says unless it is there.
     fn make(&mut self, mut stat: FileStat) -> Result<Want, SyncError> {
         if self.shared.owner == OwnerPolicy::Own {

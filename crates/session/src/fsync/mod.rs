@@ -21,13 +21,14 @@ mod mode;
 mod order;
 mod receive;
 mod send;
+mod spread;
 mod stat;
 mod tree;
 mod walk;
 mod writer;
 
 pub use dir_sink::{
-    Change, ChangeKind, Differ, DirHandle, DirSink, DirSinkOptions, Existing, Outcome, OwnerPolicy,
+    Change, ChangeKind, Differ, DirHandle, DirSink, DirSinkOptions, Existing, Outcome, OwnerPolicy, Previous,
 };
 pub use error::SyncError;
 pub use filter::Filter;
@@ -37,19 +38,51 @@ pub use local_dir::LocalDir;
 pub use metadata_only::METADATA_FILE;
 pub use mode::{FileKind, GoMode};
 pub use order::compare_paths;
-pub use receive::{ContentWriter, FsSink, ReceiveLimits, SinkError, Want, receive};
+pub use receive::{ContentWriter, FsSink, Packets, ReceiveLimits, SinkError, Want, receive};
 pub use send::{FsSource, send};
 pub use stat::FileStat;
 pub use tree::{Tree, TreeEntry, TreeError};
 
+use futures::stream::Fuse;
+use futures::{FutureExt, Stream, StreamExt};
 use kiln_proto::fsutil_types::Packet;
 use kiln_proto::fsutil_types::packet::PacketType;
+use tonic::Status;
 
-/// Packets that wait between threads and the connection, at most.
-const QUEUE: usize = 64;
+/// Batches of packets that wait between threads and the connection, at most.
+const BATCHES_WAITING: usize = 8;
+
+/// Packets that are handed on together, at most: waking a thread costs more than a small file.
+const BATCH_PACKETS: usize = 128;
+
+/// Bytes of files in a batch, from which on it is handed on.
+const BATCH_BYTES: usize = DATA_BYTES_MAX;
 
 /// Bytes of a file in one packet at most: large enough to cost little, small enough that files take turns.
 const DATA_BYTES_MAX: usize = 128 << 10;
+
+/// Waits for a packet, and takes those with it that have come already.
+async fn next_batch<I>(incoming: &mut Fuse<I>) -> Option<Result<Vec<Packet>, Status>>
+where
+    I: Stream<Item = Result<Packet, Status>> + Unpin,
+{
+    let mut bytes = 0;
+    let mut batch = Vec::new();
+    let mut next = incoming.next().await;
+    while let Some(packet) = next {
+        let packet = match packet {
+            Ok(packet) => packet,
+            Err(status) => return Some(Err(status)),
+        };
+        bytes += packet.data.len();
+        batch.push(packet);
+        if batch.len() >= BATCH_PACKETS || bytes >= BATCH_BYTES {
+            break;
+        }
+        next = incoming.next().now_or_never().flatten();
+    }
+    (!batch.is_empty()).then_some(Ok(batch))
+}
 
 fn error_packet(message: &str) -> Packet {
     Packet { r#type: PacketType::PacketErr as i32, data: message.to_string().into(), ..Default::default() }

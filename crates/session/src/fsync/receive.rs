@@ -1,7 +1,7 @@
 //! The receiver: takes what a sender tells, asks for contents, hands them to a sink.
 //!
 //! The connection's task only sorts packets. One thread feeds the sink with metadata in order, a few others write contents, so that
-//! small files are made in parallel. Requests wait without bound in number (they are as many as the files that were listed, four
+//! small files are made in parallel. What comes together is handed on together. Requests wait without bound in number (they are as many as the files that were listed, four
 //! bytes each); all other queues are bounded: nobody who waits holds up what he waits for.
 
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ use tonic::Status;
 use super::error::SyncError;
 use super::order::Validator;
 use super::stat::FileStat;
-use super::{QUEUE, error_packet, fin_packet};
+use super::{BATCHES_WAITING, error_packet, fin_packet, next_batch};
 
 /// Threads that write contents. Each has directories of its own: two that make files in one directory wait for its lock.
 const WRITERS: usize = 2;
@@ -29,7 +29,7 @@ const WRITERS: usize = 2;
 /// Files that one writer has open at once, at most. Senders work on four or so.
 const OPEN_FILES_MAX: usize = 128;
 
-/// Bytes of one DATA packet that are accepted; with the queues it bounds what waits in memory.
+/// Bytes of one DATA packet that are accepted; with the queues of batches it bounds what waits in memory.
 const PACKET_BYTES_MAX: usize = 1 << 20;
 
 /// What a sink fails with.
@@ -152,13 +152,16 @@ impl Drop for StopOnDrop {
     }
 }
 
+/// Packets for the sender that go together.
+pub type Packets = Vec<Packet>;
+
 /// Receives a directory. `outgoing` takes packets for the sender, in order; `progress` gets the bytes that came so far, and whether
 /// these were the last.
 ///
 /// When it returns, no thread touches the sink any more. When it is dropped before, the threads end soon after.
 pub async fn receive<I, S>(
-    mut incoming: I,
-    outgoing: mpsc::UnboundedSender<Packet>,
+    incoming: I,
+    outgoing: mpsc::UnboundedSender<Packets>,
     sink: S,
     limits: ReceiveLimits,
     mut progress: impl FnMut(u64, bool) + Send,
@@ -169,8 +172,9 @@ where
 {
     let shared = Arc::new(Progress::default());
     let stop = StopOnDrop(shared.clone());
-    let (entries, entry_receiver) = mpsc::channel(QUEUE);
-    let (contents, content_receivers): (Vec<_>, Vec<_>) = (0..WRITERS).map(|_| mpsc::channel(QUEUE)).unzip();
+    let (entries, entry_receiver) = mpsc::channel(BATCHES_WAITING);
+    let (contents, content_receivers): (Vec<_>, Vec<_>) =
+        (0..WRITERS).map(|_| mpsc::channel(BATCHES_WAITING)).unzip();
     let mut threads: Vec<JoinHandle<()>> = content_receivers
         .into_iter()
         .map(|receiver| {
@@ -191,23 +195,24 @@ where
         writers: Vec::new(),
         total: 0,
     };
+    let mut incoming = incoming.fuse();
     let mut bytes = 0;
     let result = loop {
-        let packet = tokio::select! {
+        let batch = tokio::select! {
             biased;
             () = shared.failed.cancelled() => break Err(SyncError::protocol("transfer failed")),
-            packet = incoming.next() => packet,
+            batch = next_batch(&mut incoming) => batch,
         };
-        let packet = match packet {
+        let batch = match batch {
             None => break Err(SyncError::protocol("unexpected EOF")),
             Some(Err(status)) => break Err(status.into()),
-            Some(Ok(packet)) => packet,
+            Some(Ok(batch)) => batch,
         };
-        bytes += packet.encoded_len() as u64;
+        bytes += batch.iter().map(|packet| packet.encoded_len() as u64).sum::<u64>();
         progress(bytes, false);
         let step = tokio::select! {
             biased;
-            step = sorter.take(packet) => step,
+            step = sorter.take(batch) => step,
             () = shared.failed.cancelled() => break Err(SyncError::protocol("transfer failed")),
         };
         match step {
@@ -235,14 +240,14 @@ where
         (None, Ok(())) => return Ok(()),
     };
     // The sender may be gone.
-    let _ = outgoing.send(error_packet(&error.chain()));
+    let _ = outgoing.send(vec![error_packet(&error.chain())]);
     Err(error)
 }
 
 /// Sorts packets to the threads.
 struct Sorter {
-    entries: Option<mpsc::Sender<Entry>>,
-    contents: Vec<mpsc::Sender<Content>>,
+    entries: Option<mpsc::Sender<Vec<Entry>>>,
+    contents: Vec<mpsc::Sender<Vec<Content>>>,
     validator: Validator,
     limits: ReceiveLimits,
     /// For each file that was listed, its writer.
@@ -250,26 +255,56 @@ struct Sorter {
     total: u64,
 }
 
+/// What of a batch goes where.
+#[derive(Default)]
+struct Sorted {
+    entries: Vec<Entry>,
+    contents: [Vec<Content>; WRITERS],
+    /// It has the last packet of all.
+    last: bool,
+}
+
 impl Sorter {
-    /// False: that was the last packet.
-    async fn take(&mut self, packet: Packet) -> Result<bool, SyncError> {
+    /// False: that was the last batch.
+    async fn take(&mut self, batch: Vec<Packet>) -> Result<bool, SyncError> {
         let gone = || SyncError::protocol("transfer failed");
+        let mut sorted = Sorted::default();
+        for packet in batch {
+            self.sort(packet, &mut sorted)?;
+        }
+        if !sorted.entries.is_empty() {
+            let listed = matches!(sorted.entries.last(), Some(Entry::End));
+            let entries = self.entries.as_ref().expect("`sort` gives no files after the last one");
+            entries.send(sorted.entries).await.map_err(|_| gone())?;
+            if listed {
+                self.entries = None;
+            }
+        }
+        for (writer, contents) in self.contents.iter().zip(sorted.contents) {
+            if !contents.is_empty() {
+                writer.send(contents).await.map_err(|_| gone())?;
+            }
+        }
+        Ok(!sorted.last)
+    }
+
+    fn sort(&mut self, packet: Packet, sorted: &mut Sorted) -> Result<(), SyncError> {
         match PacketType::try_from(packet.r#type) {
             Ok(PacketType::PacketStat) => {
-                let Some(entries) = &self.entries else {
+                if self.entries.is_none() || matches!(sorted.entries.last(), Some(Entry::End)) {
                     return Err(SyncError::protocol("file after the last one"));
-                };
+                }
                 let Some(stat) = packet.stat else {
-                    entries.send(Entry::End).await.map_err(|_| gone())?;
-                    self.entries = None;
-                    return Ok(true);
+                    sorted.entries.push(Entry::End);
+                    return Ok(());
                 };
                 let stat = FileStat::from(stat);
                 self.validator.check(&stat)?;
-                let id = u32::try_from(self.writers.len()).map_err(|_| gone())?;
+                let id =
+                    u32::try_from(self.writers.len()).map_err(|_| SyncError::protocol("transfer failed"))?;
                 let writer = writer_of(&stat.path);
                 self.writers.push(writer);
-                entries.send(Entry::Stat(id, writer, stat)).await.map_err(|_| gone())?;
+                sorted.entries.push(Entry::Stat(id, writer, stat));
             }
             Ok(PacketType::PacketData) => {
                 self.total = self.total.saturating_add(packet.data.len() as u64);
@@ -280,52 +315,60 @@ impl Sorter {
                     return Err(SyncError::Limit { what: "packet bytes", limit: PACKET_BYTES_MAX as u64 });
                 }
                 let writer = *self.writers.get(packet.id as usize).ok_or_else(|| unasked(packet.id))?;
-                let writer = &self.contents[usize::from(writer)];
-                writer.send(Content::Data(packet.id, packet.data)).await.map_err(|_| gone())?;
+                sorted.contents[usize::from(writer)].push(Content::Data(packet.id, packet.data));
             }
             Ok(PacketType::PacketErr) => {
                 let message = String::from_utf8_lossy(&packet.data).into_owned();
                 return Err(SyncError::Peer { peer: "sender", message });
             }
-            Ok(PacketType::PacketFin) => return Ok(false),
+            Ok(PacketType::PacketFin) => sorted.last = true,
             Ok(PacketType::PacketReq) | Err(_) => {
                 return Err(SyncError::protocol(format!("unexpected packet of type {}", packet.r#type)));
             }
         }
-        Ok(true)
+        Ok(())
     }
 }
 
+/// What is to be asked for, gathered from a batch of entries.
+#[derive(Default)]
+struct Wanted {
+    starts: [Vec<Content>; WRITERS],
+    requests: Packets,
+}
+
 fn take_entries(
-    mut entries: mpsc::Receiver<Entry>,
+    mut entries: mpsc::Receiver<Vec<Entry>>,
     mut sink: impl FsSink,
-    contents: &[mpsc::Sender<Content>],
-    outgoing: &mpsc::UnboundedSender<Packet>,
+    contents: &[mpsc::Sender<Vec<Content>>],
+    outgoing: &mpsc::UnboundedSender<Packets>,
     progress: &Progress,
 ) {
     let mut run = || {
         loop {
-            match entries.blocking_recv() {
-                None => return Ok(false),
-                Some(Entry::End) => break,
-                Some(Entry::Stat(id, number, stat)) => {
-                    let has_contents = stat.mode.has_contents();
-                    if let Want::Content(writer) = sink.entry(stat)? {
-                        if !has_contents {
-                            return Err(SyncError::protocol("contents wanted of what has none"));
-                        }
-                        progress.with(|state| state.pending += 1);
-                        let writers = &contents[usize::from(number)];
-                        if writers.blocking_send(Content::Start(id, writer)).is_err() {
-                            return Ok(false);
-                        }
-                        let request =
-                            Packet { r#type: PacketType::PacketReq as i32, id, ..Default::default() };
-                        if outgoing.send(request).is_err() {
-                            return Ok(false);
-                        }
+            let Some(batch) = entries.blocking_recv() else { return Ok(false) };
+            let mut wanted = Wanted::default();
+            let mut listed = false;
+            for entry in batch {
+                let Entry::Stat(id, number, stat) = entry else {
+                    listed = true;
+                    break;
+                };
+                let has_contents = stat.mode.has_contents();
+                if let Want::Content(writer) = sink.entry(stat)? {
+                    if !has_contents {
+                        return Err(SyncError::protocol("contents wanted of what has none"));
                     }
+                    wanted.starts[usize::from(number)].push(Content::Start(id, writer));
+                    let kind = PacketType::PacketReq as i32;
+                    wanted.requests.push(Packet { r#type: kind, id, ..Default::default() });
                 }
+            }
+            if !ask(wanted, contents, outgoing, progress) {
+                return Ok(false);
+            }
+            if listed {
+                break;
             }
         }
         if !progress.wait_for_contents() {
@@ -339,25 +382,43 @@ fn take_entries(
         Ok(true) => {
             progress.with(|state| state.done = true);
             // The sender may be gone, which the connection's task sees.
-            let _ = outgoing.send(fin_packet());
+            let _ = outgoing.send(vec![fin_packet()]);
         }
         Ok(false) => {}
     }
 }
 
-fn write_contents(mut contents: mpsc::Receiver<Content>, progress: &Progress) {
+/// Tells the writers what will come, then asks for it. False: somebody is gone.
+fn ask(
+    wanted: Wanted,
+    contents: &[mpsc::Sender<Vec<Content>>],
+    outgoing: &mpsc::UnboundedSender<Packets>,
+    progress: &Progress,
+) -> bool {
+    if wanted.requests.is_empty() {
+        return true;
+    }
+    progress.with(|state| state.pending += wanted.requests.len() as u64);
+    let mut told = contents.iter().zip(wanted.starts);
+    told.all(|(writer, starts)| starts.is_empty() || writer.blocking_send(starts).is_ok())
+        && outgoing.send(wanted.requests).is_ok()
+}
+
+fn write_contents(mut contents: mpsc::Receiver<Vec<Content>>, progress: &Progress) {
     let mut waiting: HashMap<u32, (Box<dyn ContentWriter>, bool)> = HashMap::new();
     let mut open = 0;
-    let mut step = |content: Content| -> Result<(), SyncError> {
+    // True: the file is complete.
+    let mut step = |content: Content| -> Result<bool, SyncError> {
         match content {
             Content::Start(id, writer) => {
                 waiting.insert(id, (writer, false));
+                Ok(false)
             }
             Content::Data(id, data) if data.is_empty() => {
                 let (writer, started) = waiting.remove(&id).ok_or_else(|| unasked(id))?;
                 open -= usize::from(started);
                 writer.finish()?;
-                progress.with(|state| state.pending -= 1);
+                Ok(true)
             }
             Content::Data(id, data) => {
                 let (writer, started) = waiting.get_mut(&id).ok_or_else(|| unasked(id))?;
@@ -369,14 +430,20 @@ fn write_contents(mut contents: mpsc::Receiver<Content>, progress: &Progress) {
                     }
                 }
                 writer.write(&data)?;
+                Ok(false)
             }
         }
-        Ok(())
     };
-    while let Some(content) = contents.blocking_recv() {
-        if let Err(error) = step(content) {
-            progress.fail(error);
-            return;
+    while let Some(batch) = contents.blocking_recv() {
+        let mut complete = 0;
+        for content in batch {
+            match step(content) {
+                Ok(whole) => complete += u64::from(whole),
+                Err(error) => return progress.fail(error),
+            }
+        }
+        if complete > 0 {
+            progress.with(|state| state.pending -= complete);
         }
         if progress.failed.is_cancelled() {
             return;

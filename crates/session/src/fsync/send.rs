@@ -17,13 +17,15 @@ use tonic::Status;
 
 use super::error::SyncError;
 use super::stat::FileStat;
-use super::{DATA_BYTES_MAX, QUEUE, error_packet, fin_packet};
+use super::{
+    BATCH_BYTES, BATCH_PACKETS, BATCHES_WAITING, DATA_BYTES_MAX, error_packet, fin_packet, next_batch,
+};
 
 /// Threads that read files. Reading waits for the disk; what it has in memory one thread could deliver.
 const READERS: usize = 4;
 
-/// Requests that wait for a reader, at most.
-const REQUESTS: usize = 128;
+/// Requests that a reader takes at once: what it reads of small files goes out together.
+const REQUESTS_AT_ONCE: usize = 32;
 
 /// Files to send.
 pub trait FsSource: Send + Sync + 'static {
@@ -41,16 +43,28 @@ struct Offered {
     size: i64,
 }
 
-/// Packets that go together: waking the connection costs more than a small file.
-type Batch = Vec<Packet>;
+/// Packets that go together: waking the connection costs more than a small file. It is sent when it is full.
+#[derive(Default)]
+struct Batch {
+    packets: Vec<Packet>,
+    bytes: usize,
+}
 
-/// Metadata of files that go together.
-const STATS_PER_BATCH: usize = 32;
+impl Batch {
+    fn push(&mut self, packet: Packet) {
+        self.bytes += packet.data.len();
+        self.packets.push(packet);
+    }
+
+    fn is_full(&self) -> bool {
+        self.packets.len() >= BATCH_PACKETS || self.bytes >= BATCH_BYTES
+    }
+}
 
 struct Sender<S> {
     source: S,
     offered: Mutex<HashMap<u32, Offered>>,
-    outgoing: mpsc::Sender<Batch>,
+    outgoing: mpsc::Sender<Vec<Packet>>,
     sent: Mutex<Box<dyn FnMut(u64, bool) + Send>>,
     total: std::sync::atomic::AtomicU64,
 }
@@ -66,7 +80,7 @@ where
     I: Stream<Item = Result<Packet, Status>> + Unpin + Send + 'static,
     S: FsSource,
 {
-    let (outgoing, packets) = mpsc::channel(QUEUE);
+    let (outgoing, packets) = mpsc::channel(BATCHES_WAITING);
     let sender = Arc::new(Sender {
         source,
         offered: Mutex::default(),
@@ -86,12 +100,13 @@ where
     (ReceiverStream::new(packets).flat_map(futures::stream::iter).boxed(), task)
 }
 
-async fn run<I, S>(mut incoming: I, sender: Arc<Sender<S>>) -> Result<(), SyncError>
+async fn run<I, S>(incoming: I, sender: Arc<Sender<S>>) -> Result<(), SyncError>
 where
     I: Stream<Item = Result<Packet, Status>> + Unpin + Send,
     S: FsSource,
 {
-    let (requests, queue) = mpsc::channel::<u32>(REQUESTS);
+    let mut incoming = incoming.fuse();
+    let (requests, queue) = mpsc::channel::<Vec<u32>>(BATCHES_WAITING);
     let queue = Arc::new(Mutex::new(queue));
     let mut threads = tokio::task::JoinSet::new();
     threads.spawn_blocking({
@@ -103,32 +118,40 @@ where
         threads.spawn_blocking(move || {
             loop {
                 // Waiting with the lock held: the others wait for the same thing.
-                let request = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-                let Some(id) = request else { return Ok(()) };
-                sender.send_file(id)?;
+                let ids = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+                let Some(ids) = ids else { return Ok(()) };
+                sender.send_files(ids)?;
             }
         });
     }
     let requests = requests;
     let asked = async {
         loop {
-            let packet = match incoming.next().await {
-                None => return Err(SyncError::protocol("unexpected EOF")),
-                Some(packet) => packet?,
+            let Some(batch) = next_batch(&mut incoming).await else {
+                return Err(SyncError::protocol("unexpected EOF"));
             };
-            match PacketType::try_from(packet.r#type) {
-                Ok(PacketType::PacketReq) => {
-                    requests.send(packet.id).await.map_err(|_| SyncError::protocol("transfer failed"))?;
+            let mut ids = Vec::new();
+            let mut last = false;
+            for packet in batch? {
+                match PacketType::try_from(packet.r#type) {
+                    Ok(PacketType::PacketReq) => ids.push(packet.id),
+                    Ok(PacketType::PacketFin) => last = true,
+                    Ok(PacketType::PacketErr) => {
+                        let message = String::from_utf8_lossy(&packet.data).into_owned();
+                        return Err(SyncError::Peer { peer: "receiver", message });
+                    }
+                    _ => {
+                        let kind = packet.r#type;
+                        return Err(SyncError::protocol(format!("unexpected packet of type {kind}")));
+                    }
                 }
-                Ok(PacketType::PacketFin) => return Ok(()),
-                Ok(PacketType::PacketErr) => {
-                    let message = String::from_utf8_lossy(&packet.data).into_owned();
-                    return Err(SyncError::Peer { peer: "receiver", message });
-                }
-                _ => {
-                    let kind = packet.r#type;
-                    return Err(SyncError::protocol(format!("unexpected packet of type {kind}")));
-                }
+            }
+            // Nobody waits for files any more after the last packet.
+            if last {
+                return Ok(());
+            }
+            for ids in ids.chunks(REQUESTS_AT_ONCE) {
+                requests.send(ids.to_vec()).await.map_err(|_| SyncError::protocol("transfer failed"))?;
             }
         }
     };
@@ -153,10 +176,30 @@ where
     }
 }
 
+/// The next bytes of a file, `left` of which were announced and not read yet. Fewer than `most`: the file has ended.
+fn read_piece(file: &mut dyn Read, most: usize, left: usize) -> io::Result<Vec<u8>> {
+    let mut piece = vec![0; most];
+    let mut length = 0;
+    while length < most {
+        match file.read(&mut piece[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        // All that was announced came, and nothing of what there was more room for.
+        if length == left {
+            break;
+        }
+    }
+    piece.truncate(length);
+    Ok(piece)
+}
+
 impl<S: FsSource> Sender<S> {
     fn walk(&self) -> Result<(), SyncError> {
         let mut next = 0;
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         self.source.walk(&mut |stat| {
             if stat.mode.has_contents() {
                 let offered = Offered { path: stat.path.clone(), size: stat.size };
@@ -164,36 +207,46 @@ impl<S: FsSource> Sender<S> {
             }
             next += 1;
             batch.push(Packet { stat: Some(Stat::from(&stat)), ..Default::default() });
-            if batch.len() < STATS_PER_BATCH { Ok(()) } else { self.put(std::mem::take(&mut batch)) }
+            if batch.is_full() { self.put(&mut batch) } else { Ok(()) }
         })?;
         batch.push(Packet::default());
-        self.put(batch)
+        self.put(&mut batch)
     }
 
-    fn send_file(&self, id: u32) -> Result<(), SyncError> {
+    fn send_files(&self, ids: Vec<u32>) -> Result<(), SyncError> {
+        let mut batch = Batch::default();
+        for id in ids {
+            self.send_file(id, &mut batch)?;
+            if batch.is_full() {
+                self.put(&mut batch)?;
+            }
+        }
+        self.put(&mut batch)
+    }
+
+    /// Reads a file into the batch, and sends the batch whenever the file fills it.
+    fn send_file(&self, id: u32, batch: &mut Batch) -> Result<(), SyncError> {
         let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         let offered = offered.ok_or_else(|| SyncError::protocol(format!("invalid file id {id}")))?;
         let data =
             |data: Bytes| Packet { r#type: PacketType::PacketData as i32, id, data, ..Default::default() };
-        let mut batch = Batch::new();
         let failed = |error| SyncError::File { action: "read", path: offered.path.clone(), source: error };
         match self.source.open(&offered.path) {
             Ok(mut file) => {
-                // One byte more than there should be tells the end without another round.
-                let mut expected = (offered.size.max(0) as u64).saturating_add(1);
+                let mut left = usize::try_from(offered.size).unwrap_or(0);
                 loop {
-                    let length = usize::try_from(expected).unwrap_or(usize::MAX).clamp(1, DATA_BYTES_MAX);
-                    let mut piece = Vec::with_capacity(length);
-                    (&mut file).take(length as u64).read_to_end(&mut piece).map_err(failed)?;
+                    // One byte more than there should be tells the end without another round.
+                    let most = if left == 0 { DATA_BYTES_MAX } else { DATA_BYTES_MAX.min(left + 1) };
+                    let piece = read_piece(&mut file, most, left).map_err(failed)?;
                     let read = piece.len();
                     if read > 0 {
                         batch.push(data(piece.into()));
                     }
-                    if read < length {
+                    if read < most {
                         break;
                     }
-                    self.put(std::mem::take(&mut batch))?;
-                    expected = expected.saturating_sub(read as u64).max(DATA_BYTES_MAX as u64);
+                    self.put(batch)?;
+                    left = left.saturating_sub(read);
                 }
             }
             // It vanished, or it is a socket: nothing was ever in it.
@@ -204,12 +257,17 @@ impl<S: FsSource> Sender<S> {
             }
         }
         batch.push(data(Bytes::new()));
-        self.put(batch)
+        Ok(())
     }
 
-    fn put(&self, batch: Batch) -> Result<(), SyncError> {
-        let length = batch.iter().map(Packet::encoded_len).sum();
-        self.outgoing.blocking_send(batch).map_err(|_| SyncError::protocol("receiver is gone"))?;
+    /// Sends what was gathered, and empties it.
+    fn put(&self, batch: &mut Batch) -> Result<(), SyncError> {
+        let Batch { packets, .. } = std::mem::take(batch);
+        if packets.is_empty() {
+            return Ok(());
+        }
+        let length = packets.iter().map(Packet::encoded_len).sum();
+        self.outgoing.blocking_send(packets).map_err(|_| SyncError::protocol("receiver is gone"))?;
         self.progress(length, false);
         Ok(())
     }

@@ -9,7 +9,8 @@ use kiln_layer::overlay::is_private_xattr;
 use kiln_layer::{FileKind, Meta};
 use kiln_session::daemon::{Caller, FileSyncRequest, SessionGroup, SessionId};
 use kiln_session::fsync::{
-    self, Differ, DirSink, DirSinkOptions, Existing, FileStat, OwnerPolicy, ReceiveLimits, Tree, TreeEntry,
+    self, Differ, DirSink, DirSinkOptions, Existing, FileStat, OwnerPolicy, Previous, ReceiveLimits, Tree,
+    TreeEntry,
 };
 use kiln_session::patterns::PatternMatcher;
 use kiln_solver::Progress;
@@ -80,34 +81,41 @@ impl Worker {
             },
         };
         let layer = self.store().named(&spec).await?;
-        let outcome = self.transfer(id, caller, &layer, progress).await?;
-        let (worker, dir) = (self.clone(), layer.dir().to_owned());
-        let table = self.blocking(move || table_of(&worker, &outcome, &dir)).await??;
-        self.digests().put(layer.id(), Arc::new(table));
+        let (received, tree) = self.transfer(id, caller, &layer, progress).await?;
+        // Kept also after a failure, so that the next transfer goes on from here.
+        let keep = {
+            let (worker, layer, tree) = (self.clone(), layer.handle().clone(), tree.clone());
+            self.blocking(move || worker.store().values().set(&layer, TREE_KEY, &tree.encode(), None))
+        };
+        let table = {
+            let (worker, dir) = (self.clone(), layer.dir().to_owned());
+            self.blocking(move || table_of(&worker, &tree, &dir))
+        };
+        let (kept, table) = tokio::join!(keep, table);
+        kept??;
+        received?;
+        self.digests().put(layer.id(), Arc::new(table??));
         Ok(layer.freeze()?)
     }
 
+    /// What came of the transfer, and what is there now in any case.
     async fn transfer(
         &self,
         id: &LocalId,
         caller: &Caller,
         layer: &NamedLayer,
         progress: &Progress,
-    ) -> Result<Tree> {
+    ) -> Result<(Result<()>, Arc<Tree>)> {
         let values = self.store().values();
         let stored = values.get(layer.handle(), TREE_KEY)?;
         // Should the machine die in between, nobody knows what is there.
         values.remove(layer.handle(), TREE_KEY)?;
-        let previous = stored.and_then(|bytes| Tree::decode(&bytes).ok());
         let options = DirSinkOptions {
-            existing: if previous.is_some() || layer.is_fresh() {
-                Existing::Tracked
-            } else {
-                Existing::Mirror
-            },
-            previous: previous.unwrap_or_default(),
+            existing: if stored.is_some() || layer.is_fresh() { Existing::Tracked } else { Existing::Mirror },
+            previous: stored.map_or_else(Previous::default, Previous::Encoded),
             differ: if id.differ_none { Differ::None } else { Differ::Metadata },
             owner: if self.store().format().owner_xattr { OwnerPolicy::Own } else { OwnerPolicy::AsSent },
+            spread: false,
             metadata_only: if id.metadata_only { Some(matcher(&id.metadata_exceptions)?) } else { None },
         };
         let root = rustix::fs::openat(CWD, layer.dir(), DIR_FLAGS, Mode::empty())
@@ -123,11 +131,8 @@ impl Worker {
         let task = Task::doing(progress, format!("transferring {}:", id.name), "transferring");
         let line = Line::new(task);
         let received = caller.receive_files(&request, sink, |bytes, last| line.at(bytes, last)).await;
-        // True also after a failure, so that the next transfer goes on from here.
         let outcome = handle.into_outcome().await;
-        values.set(layer.handle(), TREE_KEY, &outcome.tree.encode(), None)?;
-        received?;
-        Ok(outcome.tree)
+        Ok((received.map_err(Error::from), Arc::new(outcome.tree)))
     }
 }
 
