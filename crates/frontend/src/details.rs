@@ -17,7 +17,9 @@ const DENIED: &str = "github.com/moby/buildkit/policysession.DecisionResponse+js
 const HELP: &str = "type.googleapis.com/google.rpc.Help";
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    DescriptorPool::decode(kiln_proto::DESCRIPTORS).expect("the descriptors were compiled with the messages")
+    let needed = |file: &str| file.starts_with("errdefs/") || file.ends_with("/policysession.proto");
+    DescriptorPool::from_file_descriptor_set(kiln_proto::descriptors(needed))
+        .expect("the descriptors were compiled with the messages")
 });
 
 /// As an `Any`.

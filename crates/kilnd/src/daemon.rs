@@ -16,7 +16,7 @@ use kiln_registry::{HostSettings, KeyPair, Registry, RegistrySettings};
 use kiln_session::daemon::SessionManager;
 use kiln_solver::{Solver, SolverOptions};
 use kiln_store::{Backend, Store, StoreOptions};
-use kiln_worker::{GitSettings, VertexOp, Worker, WorkerConfig};
+use kiln_worker::{GitSettings, Platforms, VertexOp, Worker, WorkerConfig};
 
 use crate::bridge::{BuildBridge, Frontends, Origins};
 use crate::builds::Builds;
@@ -98,7 +98,7 @@ impl Daemon {
             },
             work_dir: settings.root.join("work"),
             git: git(),
-            tls: kiln_registry::tls_config().map_err(Error::Registry)?,
+            tls: kiln_registry::tls_config,
             user_agent: user_agent(),
         })
         .map_err(Error::Worker)?;
@@ -229,14 +229,19 @@ fn runtime(name: &str) -> Result<Runtime, Error> {
 }
 
 /// The platforms to offer: those that were configured, or this machine's own and those with an emulator.
-fn platforms(settings: &Settings) -> Result<Vec<Platform>, Error> {
-    if !settings.platforms.is_empty() {
-        return settings
-            .platforms
-            .iter()
-            .map(|text| Platform::parse(text).map_err(|_| Error::Platform(text.clone())))
-            .collect();
+fn platforms(settings: &Settings) -> Result<Platforms, Error> {
+    if settings.platforms.is_empty() {
+        let platforms = Platforms::new(native_and_emulated);
+        let found = platforms.clone();
+        // Looked for while the rest starts. Who needs them before that waits, or finds them by himself.
+        let _ = std::thread::Builder::new().name("kilnd-platforms".into()).spawn(move || _ = found.len());
+        return Ok(platforms);
     }
+    let parse = |text: &String| Platform::parse(text).map_err(|_| Error::Platform(text.clone()));
+    Ok(settings.platforms.iter().map(parse).collect::<Result<Vec<_>, _>>()?.into())
+}
+
+fn native_and_emulated() -> Vec<Platform> {
     let mut found = vec![kiln_oci::platform::default_for_host()];
     for emulator in kiln_exec::emulation::supported_platforms(&kiln_exec::emulation::default_dirs()) {
         let arch = emulator.arch;
@@ -245,12 +250,12 @@ fn platforms(settings: &Settings) -> Result<Vec<Platform>, Error> {
         } else {
             format!("linux/{}/{}", arch.architecture, arch.variant)
         };
-        let platform = Platform::parse(&text).map_err(|_| Error::Platform(text))?;
+        let platform = Platform::parse(&text).expect("emulators are of architectures that have names");
         if !found.contains(&platform) {
             found.push(platform);
         }
     }
-    Ok(found)
+    found
 }
 
 fn labels(settings: &Settings, store: &Store) -> BTreeMap<String, String> {

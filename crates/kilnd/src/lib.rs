@@ -14,6 +14,7 @@ mod idle;
 mod images;
 mod listen;
 mod logging;
+mod memory;
 mod policy;
 mod ready;
 mod run;

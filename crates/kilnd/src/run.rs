@@ -50,6 +50,7 @@ pub enum Error {
 /// # Errors
 /// When it cannot start, or its server fails.
 pub fn run(flags: Flags) -> Result<(), Error> {
+    crate::memory::limit_arenas();
     // Read first: in a user namespace everybody is root.
     let around = surroundings::read();
     let rootless = match userns::enter().map_err(Error::UserNamespace)? {

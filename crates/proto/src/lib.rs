@@ -41,8 +41,31 @@ pub use prost;
 pub use prost_types;
 pub use tonic;
 
-/// The definitions of all messages here, as an encoded `FileDescriptorSet`: for reading and writing them as JSON.
-pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+use prost_types::FileDescriptorSet;
+
+/// All files, encoded.
+const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Descriptors of the files that `wanted` picks by their names, with all that they import. Taking in all files costs a
+/// process megabytes and as much time as a small build.
+pub fn descriptors(wanted: impl Fn(&str) -> bool) -> FileDescriptorSet {
+    use prost::Message as _;
+    let all =
+        FileDescriptorSet::decode(DESCRIPTORS).expect("the descriptors were compiled with the messages").file;
+    let mut keep: Vec<bool> = all.iter().map(|file| wanted(file.name())).collect();
+    // A file comes after those that it imports.
+    for (index, file) in all.iter().enumerate().rev() {
+        if keep[index] {
+            for import in &file.dependency {
+                if let Some(found) = all.iter().position(|other| other.name() == import) {
+                    keep[found] = true;
+                }
+            }
+        }
+    }
+    let file = all.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect();
+    FileDescriptorSet { file }
+}
 
 /// The largest gRPC message that BuildKit peers accept, in bytes; callers set it on clients and servers.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;

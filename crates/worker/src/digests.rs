@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 
 /// Key of a table among the values of its layer.
 const TABLE_KEY: &str = "content-digests";
-/// Paths of all tables in memory. One takes a hundred bytes or so.
-const RECORDS_MAX: usize = 400_000;
+/// Paths of all tables in memory. One takes two hundred bytes or so.
+const RECORDS_MAX: usize = 100_000;
 /// Trees in memory: builds look at few refs, again and again.
 const TREES_MAX: usize = 8;
 
@@ -26,7 +26,21 @@ pub struct Digests {
 struct Kept {
     /// Latest last.
     tables: VecDeque<(LayerId, Arc<LayerTable>)>,
-    trees: VecDeque<Arc<Tree>>,
+    /// With the layers that each shows.
+    trees: VecDeque<(Vec<LayerId>, Arc<Tree>)>,
+}
+
+impl Kept {
+    /// The table of a layer; one that is not kept by itself any more may still be part of a tree.
+    fn table(&self, layer: &LayerId) -> Option<Arc<LayerTable>> {
+        if let Some((_, table)) = self.tables.iter().find(|(id, _)| id == layer) {
+            return Some(table.clone());
+        }
+        self.trees.iter().rev().find_map(|(layers, tree)| {
+            let index = layers.iter().position(|id| id == layer)?;
+            tree.tables().get(index).cloned()
+        })
+    }
 }
 
 impl Digests {
@@ -57,6 +71,8 @@ impl Digests {
     pub fn put(&self, layer: &LayerId, table: Arc<LayerTable>) {
         let mut kept = self.kept();
         kept.tables.retain(|(id, _)| id != layer);
+        // What showed its table before would never be asked for again.
+        kept.trees.retain(|(layers, _)| !layers.contains(layer));
         kept.tables.push_back((layer.clone(), table));
         let mut records: usize = kept.tables.iter().map(|(_, table)| table.records().len()).sum();
         while records > RECORDS_MAX && kept.tables.len() > 1 {
@@ -74,12 +90,12 @@ impl Digests {
             tree.tables().len() == tables.len()
                 && tree.tables().iter().zip(&tables).all(|(a, b)| Arc::ptr_eq(a, b))
         };
-        if let Some(tree) = self.kept().trees.iter().find(|tree| same(tree)) {
+        if let Some((_, tree)) = self.kept().trees.iter().find(|(_, tree)| same(tree)) {
             return Ok(tree.clone());
         }
         let tree = Arc::new(Tree::new(tables));
         let mut kept = self.kept();
-        kept.trees.push_back(tree.clone());
+        kept.trees.push_back((layers.iter().map(|layer| layer.id().clone()).collect(), tree.clone()));
         if kept.trees.len() > TREES_MAX {
             kept.trees.pop_front();
         }
@@ -87,8 +103,8 @@ impl Digests {
     }
 
     fn table(&self, layer: &LayerHandle) -> Result<Arc<LayerTable>> {
-        if let Some((_, table)) = self.kept().tables.iter().find(|(id, _)| id == layer.id()) {
-            return Ok(table.clone());
+        if let Some(table) = self.kept().table(layer.id()) {
+            return Ok(table);
         }
         let stored = self.store.values().get(layer, TABLE_KEY)?;
         let table = match stored.map(|bytes| LayerTable::decode(&bytes)) {

@@ -35,7 +35,7 @@ mod transfer;
 mod worker;
 
 pub use cache::OWN_CACHE;
-pub use config::{WorkerConfig, WorkerInfo};
+pub use config::{Platforms, WorkerConfig, WorkerInfo};
 pub use container::{Container, ContainerProcess, ContainerRequest};
 pub use context::{BoxError, BuildContext, Entitlements, SourcePolicy};
 pub use error::{Error, PathError, Result, errno_text};

@@ -1,5 +1,6 @@
 //! The worker: what all vertices share.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -52,7 +53,8 @@ impl Worker {
     /// Its private directory can't be made.
     pub fn new(config: WorkerConfig) -> Result<Worker> {
         let WorkerConfig { id, labels, platforms, store, executor, sessions, registry, .. } = config;
-        std::fs::create_dir_all(&config.work_dir).map_err(Error::io("create", &config.work_dir))?;
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&config.work_dir);
+        made.map_err(Error::io("create", &config.work_dir))?;
         let digests = Digests::new(store.clone());
         Ok(Worker {
             inner: Arc::new(Inner {
@@ -62,7 +64,7 @@ impl Worker {
                     git: config.git.map(Arc::new),
                 },
                 private: PrivateDir::new(config.work_dir.join("private"))?,
-                http: HttpClient::new(&config.user_agent, config.tls)?,
+                http: HttpClient::new(config.user_agent, config.tls),
                 parallelism: config.max_parallelism.map(|count| Arc::new(Semaphore::new(count.max(1)))),
                 store,
                 executor,

@@ -13,7 +13,9 @@ use serde_json::{Map, Value};
 
 fn pool() -> Option<&'static DescriptorPool> {
     static POOL: OnceLock<Option<DescriptorPool>> = OnceLock::new();
-    POOL.get_or_init(|| DescriptorPool::decode(kiln_proto::DESCRIPTORS).ok()).as_ref()
+    let load =
+        || DescriptorPool::from_file_descriptor_set(kiln_proto::descriptors(|file| file == "pb/ops.proto"));
+    POOL.get_or_init(|| load().ok()).as_ref()
 }
 
 /// The message of this full name; `None` only if it is no message of the wire API.

@@ -187,7 +187,7 @@ impl Bridge for BuildBridge {
         vec![WorkerInfo {
             id: worker.info().id.clone(),
             labels: worker.info().labels.clone(),
-            platforms: worker.info().platforms.clone(),
+            platforms: worker.info().platforms.to_vec(),
         }]
     }
 

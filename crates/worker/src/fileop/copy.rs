@@ -408,6 +408,14 @@ impl<'a> Copier<'a> {
     fn file(&self, node: &Node, dir: &Arc<TargetDir>, name: &OsStr) -> Result<(), FileError> {
         let target = self.target;
         let fail = |errno| PathError::new("open", dir.shown(Some(name)), errno);
+        let attributes = self.attributes(&node.meta);
+        // Mostly nothing is in the way, and trying costs less than looking.
+        if node.meta.is_file() && !dir.shows_lower() {
+            match self.regular(node, dir, name, &attributes) {
+                Err(Errno::EXIST) => {}
+                done => return Ok(done.map_err(fail)?),
+            }
+        }
         match dir.lookup(target, name).map_err(fail)? {
             Some(found) if found.meta().is_dir() && !self.options.always_replace => {
                 return Err(FileError::ReplacesDirectory { path: dir.shown(Some(name)) });
@@ -415,7 +423,6 @@ impl<'a> Copier<'a> {
             Some(_) => dir.remove(target, name).map_err(fail)?,
             None => {}
         }
-        let attributes = self.attributes(&node.meta);
         match node.meta.kind {
             FileKind::File => self.regular(node, dir, name, &attributes).map_err(fail)?,
             FileKind::Symlink => {

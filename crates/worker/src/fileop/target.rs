@@ -224,6 +224,11 @@ impl TargetDir {
         show(&name.map_or_else(|| self.path.clone(), |name| self.path.join(name)))
     }
 
+    /// Whether names that the layer itself does not have are looked up in the layers below.
+    pub fn shows_lower(&self) -> bool {
+        self.lower_shows
+    }
+
     fn upper_fd(&self) -> Option<BorrowedFd<'_>> {
         self.upper.get().map(AsFd::as_fd)
     }

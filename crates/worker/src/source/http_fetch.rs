@@ -1,9 +1,11 @@
 //! Fetching one file over HTTP, or finding that it is still the one from last time.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use kiln_registry::RegistryError;
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_DISPOSITION, ETAG, HeaderMap, HeaderName, HeaderValue,
     IF_NONE_MATCH, LAST_MODIFIED,
@@ -72,27 +74,35 @@ pub enum HttpError {
     Transfer { url: String, source: Box<dyn std::error::Error + Send + Sync> },
 }
 
-/// A client for sources, made once: it keeps connections open between fetches.
-#[derive(Clone)]
-pub struct HttpClient(Client);
+/// A client for sources, made when there is the first one: it keeps connections open between fetches.
+pub struct HttpClient {
+    user_agent: String,
+    tls: fn() -> Result<rustls::ClientConfig, RegistryError>,
+    client: OnceLock<Client>,
+}
 
 impl HttpClient {
     /// A client that names itself so.
-    ///
-    /// # Errors
-    /// When TLS cannot be set up.
-    pub fn new(user_agent: &str, tls: rustls::ClientConfig) -> Result<HttpClient, HttpError> {
+    pub fn new(user_agent: String, tls: fn() -> Result<rustls::ClientConfig, RegistryError>) -> HttpClient {
+        HttpClient { user_agent, tls, client: OnceLock::new() }
+    }
+
+    fn client(&self) -> Result<&Client, HttpError> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let failed = |source| HttpError::Transfer { url: String::new(), source };
         let client = Client::builder()
-            .user_agent(user_agent)
+            .user_agent(&self.user_agent)
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .redirect(reqwest::redirect::Policy::limited(REDIRECTS_MAX))
             // The bytes are kept as the server has them: an archive stays an archive.
             .no_gzip()
-            .tls_backend_preconfigured(tls)
+            .tls_backend_preconfigured((self.tls)().map_err(|error| failed(error.into()))?)
             .build()
-            .map_err(|error| HttpError::Transfer { url: String::new(), source: error.into() })?;
-        Ok(HttpClient(client))
+            .map_err(|error| failed(error.into()))?;
+        Ok(self.client.get_or_init(|| client))
     }
 
     /// Asks for a file.
@@ -102,7 +112,7 @@ impl HttpClient {
     pub async fn get(&self, request: &HttpRequest) -> Result<HttpAnswer, HttpError> {
         let url = address(request)?;
         let shown = request.url.clone();
-        let response = self.0.get(url).headers(headers(request)?).send().await.map_err(|error| {
+        let response = self.client()?.get(url).headers(headers(request)?).send().await.map_err(|error| {
             HttpError::Transfer { url: shown.clone(), source: error.without_url().into() }
         })?;
         let meta = meta(response.headers(), response.content_length());
@@ -130,7 +140,7 @@ impl HttpClient {
     /// # Errors
     /// When the request cannot be made.
     pub async fn head(&self, request: &HttpRequest) -> Result<Option<HttpMeta>, HttpError> {
-        let asked = self.0.head(address(request)?).headers(headers(request)?).send().await;
+        let asked = self.client()?.head(address(request)?).headers(headers(request)?).send().await;
         let useful = |status| matches!(status, StatusCode::OK | StatusCode::NOT_MODIFIED);
         let answer = asked.ok().filter(|response| useful(response.status()));
         Ok(answer.map(|response| HttpMeta {

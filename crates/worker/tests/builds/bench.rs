@@ -14,7 +14,7 @@ use kiln_llb::{Constraints, LocalSource, MarshalOptions, RunInfo, State};
 use kiln_oci::Platform;
 use kiln_proto::control::control_server::{Control, ControlServer};
 use kiln_proto::control::*;
-use kiln_registry::{Registry, RegistrySettings};
+use kiln_registry::{Registry, RegistryError, RegistrySettings};
 use kiln_session::client::{LayoutStore, SecretSource, SecretValue, Session};
 use kiln_session::daemon::{SessionGroup, SessionId, SessionManager};
 use kiln_session::fsync::LocalDir;
@@ -203,12 +203,12 @@ async fn start(dir: &Path, sessions: &SessionManager) -> (Worker, Solver<VertexO
     let worker = Worker::new(WorkerConfig {
         id: "test".into(),
         labels: std::collections::BTreeMap::new(),
-        platforms: vec![kiln_oci::platform::default_for_host()],
+        platforms: vec![kiln_oci::platform::default_for_host()].into(),
         store,
         executor,
         sessions: sessions.clone(),
         registry: Registry::new(RegistrySettings::default()).unwrap(),
-        tls: tls(),
+        tls,
         user_agent: "kiln-test".into(),
         max_parallelism: Some(4),
         step_log: StepLogLimits::default(),
@@ -221,12 +221,12 @@ async fn start(dir: &Path, sessions: &SessionManager) -> (Worker, Solver<VertexO
 }
 
 /// TLS that trusts nobody: no test goes to another machine.
-fn tls() -> rustls::ClientConfig {
-    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+fn tls() -> Result<rustls::ClientConfig, RegistryError> {
+    Ok(rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth()
+        .with_no_client_auth())
 }
 
 pub fn host_platform() -> Platform {

@@ -1,0 +1,21 @@
+//! How this process takes memory from the system.
+
+/// Arenas of the allocator. Each keeps what it was given, and glibc makes eight for each processor, as threads come. On 2 cores, with
+/// contexts of 20,000 files and a zstd layer of 512 MiB, the highest resident size was 126 MiB with as many as it likes, 98 MiB with two,
+/// 91 MiB with one; one cost a twentieth of the time, two nothing that could be measured.
+#[cfg(target_env = "gnu")]
+const ARENAS_MAX: i32 = 2;
+
+/// Limits the allocator's arenas. Call it before there are threads.
+#[cfg(target_env = "gnu")]
+pub fn limit_arenas() {
+    // The standard library has no way to say it, and an environment variable would be handed down to steps.
+    // SAFETY: the function sets a number in the allocator, under the allocator's lock.
+    #[allow(unsafe_code)]
+    // It is a hint: what cannot be set stays as it is.
+    let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS_MAX) };
+}
+
+/// Other allocators have no arenas to limit.
+#[cfg(not(target_env = "gnu"))]
+pub fn limit_arenas() {}
