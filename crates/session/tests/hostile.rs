@@ -166,6 +166,17 @@ async fn packets_out_of_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_reason_comes_before_the_end_of_the_connection() {
+    let to = tempfile::tempdir().expect("makes a directory");
+    let (sink, _outcome) = DirSink::new(handle(to.path()), DirSinkOptions::default());
+    let (outgoing, _answers) = mpsc::unbounded_channel();
+    let packets = [Ok(packet(PacketType::PacketErr, 0, b"no")), Err(Status::aborted("gone"))];
+    let limits = ReceiveLimits::default();
+    let result = receive(futures::stream::iter(packets), outgoing, sink, limits, |_, _| {}).await;
+    assert_eq!(result.expect_err("is broken off").to_string(), "error from sender: no");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn files_that_mean_something_to_layers() {
     assert_eq!(refused(vec![vec![stat("a", CHAR), last()]]).await, r#"invalid device of "a""#);
     let strange = refused(vec![vec![stat("a", 1 << 19), last()]]).await;

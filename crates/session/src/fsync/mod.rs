@@ -61,8 +61,9 @@ const BATCH_BYTES: usize = DATA_BYTES_MAX;
 /// Bytes of a file in one packet at most: large enough to cost little, small enough that files take turns.
 const DATA_BYTES_MAX: usize = 128 << 10;
 
-/// Waits for a packet, and takes those with it that have come already.
-async fn next_batch<I>(incoming: &mut Fuse<I>) -> Option<Result<Vec<Packet>, Status>>
+/// Waits for a packet, and takes those with it that have come already. A failure of the stream comes with the packets before it: they
+/// may say why.
+async fn next_batch<I>(incoming: &mut Fuse<I>) -> Option<(Vec<Packet>, Result<(), Status>)>
 where
     I: Stream<Item = Result<Packet, Status>> + Unpin,
 {
@@ -72,7 +73,7 @@ where
     while let Some(packet) = next {
         let packet = match packet {
             Ok(packet) => packet,
-            Err(status) => return Some(Err(status)),
+            Err(status) => return Some((batch, Err(status))),
         };
         bytes += packet.data.len();
         batch.push(packet);
@@ -81,7 +82,7 @@ where
         }
         next = incoming.next().now_or_never().flatten();
     }
-    (!batch.is_empty()).then_some(Ok(batch))
+    (!batch.is_empty()).then_some((batch, Ok(())))
 }
 
 fn error_packet(message: &str) -> Packet {

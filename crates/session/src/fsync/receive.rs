@@ -203,11 +203,7 @@ where
             () = shared.failed.cancelled() => break Err(SyncError::protocol("transfer failed")),
             batch = next_batch(&mut incoming) => batch,
         };
-        let batch = match batch {
-            None => break Err(SyncError::protocol("unexpected EOF")),
-            Some(Err(status)) => break Err(status.into()),
-            Some(Ok(batch)) => batch,
-        };
+        let Some((batch, stream)) = batch else { break Err(SyncError::protocol("unexpected EOF")) };
         bytes += batch.iter().map(|packet| packet.encoded_len() as u64).sum::<u64>();
         progress(bytes, false);
         let step = tokio::select! {
@@ -216,7 +212,11 @@ where
             () = shared.failed.cancelled() => break Err(SyncError::protocol("transfer failed")),
         };
         match step {
-            Ok(true) => {}
+            Ok(true) => {
+                if let Err(status) = stream {
+                    break Err(status.into());
+                }
+            }
             Ok(false) if shared.with(|state| state.done) => break Ok(()),
             Ok(false) => break Err(SyncError::protocol("unexpected FIN")),
             Err(error) => break Err(error),

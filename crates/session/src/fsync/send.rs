@@ -127,12 +127,12 @@ where
     let requests = requests;
     let asked = async {
         loop {
-            let Some(batch) = next_batch(&mut incoming).await else {
+            let Some((batch, stream)) = next_batch(&mut incoming).await else {
                 return Err(SyncError::protocol("unexpected EOF"));
             };
             let mut ids = Vec::new();
             let mut last = false;
-            for packet in batch? {
+            for packet in batch {
                 match PacketType::try_from(packet.r#type) {
                     Ok(PacketType::PacketReq) => ids.push(packet.id),
                     Ok(PacketType::PacketFin) => last = true,
@@ -150,6 +150,7 @@ where
             if last {
                 return Ok(());
             }
+            stream?;
             for ids in ids.chunks(REQUESTS_AT_ONCE) {
                 requests.send(ids.to_vec()).await.map_err(|_| SyncError::protocol("transfer failed"))?;
             }
