@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kiln_store::{LayerHandle, LayerId, Ref, Store};
+use kiln_store::{LayerHandle, LayerId, LayerState, Ref, Store};
 
 use crate::contenthash::{LayerTable, Selector, Tree, checksum, empty_tree, scan};
 use crate::encode::Hash;
@@ -31,13 +31,17 @@ struct Kept {
 }
 
 impl Kept {
-    /// The table of a layer; one that is not kept by itself any more may still be part of a tree.
-    fn table(&self, layer: &LayerId) -> Option<Arc<LayerTable>> {
-        if let Some((_, table)) = self.tables.iter().find(|(id, _)| id == layer) {
+    /// The table of a layer. One that is not kept by itself any more may still be part of a tree, which counts for layers that never
+    /// change alone.
+    fn table(&self, layer: &LayerHandle) -> Option<Arc<LayerTable>> {
+        if let Some((_, table)) = self.tables.iter().find(|(id, _)| id == layer.id()) {
             return Some(table.clone());
         }
+        if layer.state() != LayerState::Ready {
+            return None;
+        }
         self.trees.iter().rev().find_map(|(layers, tree)| {
-            let index = layers.iter().position(|id| id == layer)?;
+            let index = layers.iter().position(|id| id == layer.id())?;
             tree.tables().get(index).cloned()
         })
     }
@@ -59,7 +63,7 @@ impl Digests {
         let result = checksum(&tree, &dirs, selectors, &self.store.options().budget);
         for (layer, table) in layers.iter().zip(tree.tables()) {
             // What changes is described by whoever changes it, each time.
-            if layer.state() == kiln_store::LayerState::Ready && table.take_unsaved() {
+            if layer.state() == LayerState::Ready && table.take_unsaved() {
                 self.store.values().set(layer, TABLE_KEY, &table.encode(), None)?;
             }
         }
@@ -103,7 +107,7 @@ impl Digests {
     }
 
     fn table(&self, layer: &LayerHandle) -> Result<Arc<LayerTable>> {
-        if let Some(table) = self.kept().table(layer.id()) {
+        if let Some(table) = self.kept().table(layer) {
             return Ok(table);
         }
         let stored = self.store.values().get(layer, TABLE_KEY)?;
