@@ -1,8 +1,8 @@
 //! How this process takes memory from the system.
 
 /// Arenas of the allocator. Each keeps what it was given, and glibc makes eight for each processor, as threads come. On 2 cores, with
-/// contexts of 20,000 files and a zstd layer of 512 MiB, the highest resident size was 126 MiB with as many as it likes, 98 MiB with two,
-/// 91 MiB with one; one cost a twentieth of the time, two nothing that could be measured.
+/// contexts of 20,000 files and a zstd layer of 512 MiB, the highest resident size was 123 MiB with as many as it likes, 96 MiB with two,
+/// 89 MiB with one; one cost a twentieth of the time, two nothing that could be measured.
 #[cfg(target_env = "gnu")]
 const ARENAS_MAX: i32 = 2;
 
@@ -10,9 +10,9 @@ const ARENAS_MAX: i32 = 2;
 #[cfg(target_env = "gnu")]
 pub fn limit_arenas() {
     // The standard library has no way to say it, and an environment variable would be handed down to steps.
+    // It is a hint: what cannot be set stays as it is.
     // SAFETY: the function sets a number in the allocator, under the allocator's lock.
     #[allow(unsafe_code)]
-    // It is a hint: what cannot be set stays as it is.
     let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS_MAX) };
 }
 
