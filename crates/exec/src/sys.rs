@@ -258,6 +258,15 @@ pub fn execve(path: &CStr, args: &[std::ffi::CString], env: &[std::ffi::CString]
     io::Error::last_os_error()
 }
 
+/// [`execve`] with nothing but the program's own name and no environment. Takes no memory, so that it may be called between
+/// `fork` and execution in a process of several threads.
+pub fn execve_alone(path: &CStr) -> io::Error {
+    let (args, env) = ([path.as_ptr(), std::ptr::null()], [std::ptr::null()]);
+    // SAFETY: the path is a valid C string, and both lists end with a null pointer; all outlive the call.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
 /// `fork`: the child's id in the parent, `None` in the child.
 ///
 /// # Safety

@@ -58,8 +58,10 @@ fn find(emulator_dirs: &[PathBuf]) -> Vec<Emulator> {
         let variants = probe::amd64_variants();
         platforms.extend(variants.iter().map(|v| Emulator { arch: Arch::new("amd64", *v), program: None }));
     }
-    for machine in Machine::ALL.iter().filter(|m| m.architecture != native.architecture) {
-        let program = match probe::kernel_runs(machine) {
+    let foreign: Vec<&Machine> =
+        Machine::ALL.iter().filter(|m| m.architecture != native.architecture).collect();
+    for (machine, runs) in foreign.iter().zip(probe::kernel_runs(&foreign)) {
+        let program = match runs {
             true => None,
             false => match machine.emulator_in(emulator_dirs) {
                 Some(program) => Some(program),

@@ -1,28 +1,95 @@
 //! What this machine's kernel and processor run by themselves.
 
-use std::io::Write;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::machine::Machine;
+use crate::sys;
 
-/// The kernel executes programs of the machine: natively, or by an emulator that is registered system-wide so that it also
-/// works in other root file systems.
-pub fn kernel_runs(machine: &Machine) -> bool {
-    let run = || -> std::io::Result<bool> {
-        let mut file = std::fs::File::from(memfd_create("kiln-probe", MemfdFlags::CLOEXEC)?);
-        file.write_all(&machine.probe_program())?;
-        // A file that is open for writing cannot be executed.
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let readable = std::fs::File::open(&path)?;
-        drop(file);
-        let mut command = Command::new(format!("/proc/self/fd/{}", readable.as_raw_fd()));
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(command.status()?.success())
+/// Which of `machines` have programs that the kernel executes: natively, or by an emulator that is registered system-wide so
+/// that it also works in other root file systems.
+///
+/// One process tries one program after the other. The kernel refuses most, which costs the process nothing; it becomes the
+/// one that is taken, and the next process goes on behind that.
+pub fn kernel_runs(machines: &[&Machine]) -> Vec<bool> {
+    let mut runs = vec![false; machines.len()];
+    let Ok(programs) = machines.iter().map(|machine| Program::new(machine)).collect::<io::Result<Vec<_>>>()
+    else {
+        return runs;
     };
-    run().unwrap_or(false)
+    let mut next = 0;
+    while next < programs.len() {
+        match first_that_starts(&programs[next..]) {
+            Ok(Some(started)) => {
+                runs[next + started.place] = started.well;
+                next += started.place + 1;
+            }
+            Ok(None) | Err(_) => break,
+        }
+    }
+    runs
+}
+
+/// A small program that the kernel can be asked to execute.
+struct Program {
+    path: CString,
+    _file: File,
+}
+
+impl Program {
+    fn new(machine: &Machine) -> io::Result<Self> {
+        let mut written = File::from(memfd_create("kiln-probe", MemfdFlags::CLOEXEC)?);
+        written.write_all(&machine.probe_program())?;
+        // A file that is open for writing cannot be executed.
+        let file = File::open(format!("/proc/self/fd/{}", written.as_raw_fd()))?;
+        let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        Ok(Self { path, _file: file })
+    }
+}
+
+/// The first of some programs that the kernel took, and whether it ended as it should.
+struct Started {
+    place: usize,
+    well: bool,
+}
+
+fn first_that_starts(programs: &[Program]) -> io::Result<Option<Started>> {
+    let (mut tried, trying) = {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        (File::from(reader), writer)
+    };
+    let paths: Vec<CString> = programs.iter().map(|program| program.path.clone()).collect();
+    // What is executed if all goes wrong; the closure comes before it.
+    let mut command = Command::new("/proc/self/fd/none");
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let attempts = move || {
+        for path in &paths {
+            rustix::io::write(&trying, b".")?;
+            // Returns only when the kernel refuses the program.
+            sys::execve_alone(path);
+        }
+        Err(io::Error::from_raw_os_error(libc::ENOEXEC))
+    };
+    // SAFETY: between fork and execution the closure only makes system calls with memory that was made before.
+    unsafe { command.pre_exec(attempts) };
+    let spawned = command.spawn();
+    drop(command);
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let status = child.wait()?;
+    let mut attempts = Vec::new();
+    tried.read_to_end(&mut attempts)?;
+    Ok(Some(Started { place: attempts.len().saturating_sub(1), well: status.success() }))
 }
 
 /// `v2`, `v3`, `v4` of x86-64, as far as this processor goes.
