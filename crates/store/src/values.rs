@@ -1,8 +1,10 @@
 //! Small things that others keep about a layer or a ref, as long as that is there, found again by topic.
 
+use std::io::Write;
 use std::sync::{Arc, Weak};
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::blob::ZeroBlob;
+use rusqlite::{MAIN_DB, OptionalExtension, params};
 
 use crate::db::Db;
 use crate::error::{Error, Result};
@@ -10,6 +12,10 @@ use crate::id::RefId;
 use crate::layers::LayerHandle;
 use crate::reference::Ref;
 use crate::store::Store;
+
+/// From so many bytes on a value is written in place. An ordinary write makes two copies of it, which the list of files of a
+/// large context is too large for.
+const IN_PLACE_BYTES_MIN: usize = 256 << 10;
 
 /// The kept values of a store.
 #[derive(Debug)]
@@ -22,12 +28,20 @@ impl Values {
     /// Keeps a value with a layer; `topic` makes the layer findable by [`Values::layers`].
     pub fn set(&self, layer: &LayerHandle, key: &str, value: &[u8], topic: Option<&str>) -> Result<()> {
         self.db.write("keep a value", |db| {
-            db.prepare_cached(
+            let mut insert = db.prepare_cached(
                 "INSERT INTO layer_values (layer, key, value, topic) VALUES (?, ?, ?, ?)
-                 ON CONFLICT (layer, key) DO UPDATE SET value = excluded.value, topic = excluded.topic",
-            )?
-            .execute(params![layer.row(), key, value, topic])?;
-            Ok(())
+                 ON CONFLICT (layer, key) DO UPDATE SET value = excluded.value, topic = excluded.topic
+                 RETURNING rowid",
+            )?;
+            if value.len() < IN_PLACE_BYTES_MIN {
+                return insert.query_row(params![layer.row(), key, value, topic], |_| Ok(()));
+            }
+            let room =
+                i32::try_from(value.len()).map(ZeroBlob).map_err(|_| rusqlite::Error::BlobSizeError)?;
+            let row: i64 = insert.query_row(params![layer.row(), key, room, topic], |row| row.get(0))?;
+            let mut blob = db.blob_open(MAIN_DB, "layer_values", "value", row, false)?;
+            blob.write_all(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+            blob.close()
         })
     }
 

@@ -97,6 +97,13 @@ fn everything_committed_survives_a_restart() {
     let found = t.store.values().layers("http:x").expect("read");
     assert_eq!(found, [record.reference.top().cloned().expect("one")]);
     assert_eq!(t.store.values().get(&found[0], "etag").expect("read").as_deref(), Some(&b"abc"[..]));
+    // A value that is written in place, in place of one of another size.
+    for length in [300_000, 2_000_000, 300_001, 3] {
+        let value: Vec<u8> = (0..length).map(|i| (i * 7 + length) as u8).collect();
+        t.store.values().set(&found[0], "etag", &value, Some("http:x")).expect("kept");
+        assert!(t.store.values().get(&found[0], "etag").expect("read") == Some(value), "{length} bytes");
+        assert_eq!(t.store.values().layers("http:x").expect("read").len(), 1);
+    }
     assert_eq!(t.store.keys().records("key").expect("read")[0].record, name);
 }
 
