@@ -82,7 +82,7 @@ async fn feed(to: &Path, steps: Vec<Vec<Packet>>, limits: ReceiveLimits) -> Resu
     let result =
         tokio::time::timeout(std::time::Duration::from_secs(20), transfer).await.expect("comes to an end");
     feeding.abort();
-    outcome.into_outcome().await;
+    outcome.into_tree().await;
     result
 }
 

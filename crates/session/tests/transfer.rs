@@ -14,8 +14,7 @@ use kiln_oci::Digest;
 use kiln_session::client::Target;
 use kiln_session::daemon::{Caller, Error, FileSyncRequest};
 use kiln_session::fsync::{
-    Change, ChangeKind, Differ, DirSink, DirSinkOptions, FileKind, LocalDir, METADATA_FILE, Outcome,
-    OwnerPolicy, Previous, Tree,
+    ContentDigest, Differ, DirSink, DirSinkOptions, FileKind, LocalDir, METADATA_FILE, OwnerPolicy, Tree,
 };
 use kiln_session::patterns::PatternMatcher;
 
@@ -31,7 +30,7 @@ fn age(path: &Path, seconds: u64) {
 }
 
 fn options(previous: Tree) -> DirSinkOptions {
-    DirSinkOptions { previous: Previous::Tree(previous), owner: OwnerPolicy::Own, ..Default::default() }
+    DirSinkOptions { previous: previous.encoded().to_vec(), owner: OwnerPolicy::Own, ..Default::default() }
 }
 
 async fn receive(
@@ -39,25 +38,42 @@ async fn receive(
     request: FileSyncRequest,
     to: &Path,
     options: DirSinkOptions,
-) -> Result<Outcome, Error> {
+) -> Result<Tree, Error> {
     let (sink, outcome) = DirSink::new(handle(to), options);
     let result = caller.receive_files(&request, sink, |_, _| {}).await;
-    let outcome = outcome.into_outcome().await;
-    result.map(|()| outcome)
+    let tree = outcome.into_tree().await;
+    result.map(|()| tree)
+}
+
+fn sha256(content: impl AsRef<[u8]>) -> ContentDigest {
+    Digest::sha256_of(content).to_bytes().try_into().expect("is SHA-256")
 }
 
 fn context() -> FileSyncRequest {
     FileSyncRequest { name: "context".into(), ..Default::default() }
 }
 
-fn paths(outcome: &Outcome) -> Vec<&str> {
-    outcome.tree.iter().map(|entry| entry.stat.path.as_str()).collect()
+fn paths(tree: &Tree) -> Vec<String> {
+    tree.iter().map(|entry| entry.stat.path).collect()
 }
 
-fn changes(outcome: &Outcome) -> Vec<(&str, ChangeKind)> {
-    let mut list: Vec<_> =
-        outcome.changes.iter().map(|Change { path, kind }| (path.as_str(), *kind)).collect();
-    list.sort_by_key(|(path, _)| *path);
+/// What happened to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Added,
+    Modified,
+    Removed,
+}
+
+/// What a transfer did, by what it left and what was there before.
+fn changes(before: &Tree, after: &Tree) -> Vec<(String, Change)> {
+    let made = after.iter().filter(|entry| entry.fresh).map(|entry| {
+        let kind = if before.get(&entry.stat.path).is_some() { Change::Modified } else { Change::Added };
+        (entry.stat.path, kind)
+    });
+    let gone = before.iter().filter(|entry| after.get(&entry.stat.path).is_none());
+    let mut list: Vec<_> = made.chain(gone.map(|entry| (entry.stat.path, Change::Removed))).collect();
+    list.sort_by(|(a, _), (b, _)| a.cmp(b));
     list
 }
 
@@ -141,7 +157,7 @@ async fn everything_that_a_directory_may_hold() {
         .receive_files(&context(), sink, move |bytes, last| *seen.lock().expect("fine") = (bytes, last))
         .await
         .expect("transfers");
-    let outcome = outcome.into_outcome().await;
+    let outcome = outcome.into_tree().await;
 
     assert_eq!(look(&dirs.to), look(&dirs.from));
     let (bytes, last) = *progress.lock().expect("fine");
@@ -150,10 +166,10 @@ async fn everything_that_a_directory_may_hold() {
         paths(&outcome),
         ["a", "a/b", "a/b/c.txt", "a-b", "dangling", "empty", "large", "närrisch ☃", "pipe", "tool", "zlink"]
     );
-    assert!(outcome.tree.iter().all(|entry| entry.complete));
-    let entry = |path| outcome.tree.get(path).expect("is there");
-    assert_eq!(entry("a/b/c.txt").digest, Some(Digest::sha256_of("content")));
-    assert_eq!(entry("empty").digest, Some(Digest::sha256_of("")));
+    assert!(outcome.iter().all(|entry| entry.complete));
+    let entry = |path| outcome.get(path).expect("is there");
+    assert_eq!(entry("a/b/c.txt").digest, Some(sha256("content")));
+    assert_eq!(entry("empty").digest, Some(sha256("")));
     assert_eq!(entry("zlink").stat.linkname, "tool");
     assert_eq!(entry("zlink").digest, None);
     assert_eq!(entry("pipe").stat.kind(), FileKind::Fifo);
@@ -162,9 +178,9 @@ async fn everything_that_a_directory_may_hold() {
 
     // The same again: nothing happens.
     let again =
-        receive(&open.caller, context(), &dirs.to, options(outcome.tree.clone())).await.expect("transfers");
-    assert_eq!(again.changes, []);
-    assert_eq!(again.tree, outcome.tree);
+        receive(&open.caller, context(), &dirs.to, options(outcome.clone())).await.expect("transfers");
+    assert_eq!(changes(&outcome, &again), []);
+    assert_eq!(again, outcome);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,12 +211,11 @@ async fn only_what_changed_is_made_again_and_never_in_place() {
     symlink("/etc", dirs.from.join("was-dir")).expect("links");
     write(&dirs.from, "linked", "changed under its second name");
 
-    let encoded = DirSinkOptions { previous: Previous::Encoded(first.tree.encode()), ..options(Tree::new()) };
-    let second = receive(&open.caller, context(), &dirs.to, encoded).await.expect("transfers");
+    let second = receive(&open.caller, context(), &dirs.to, options(first.clone())).await.expect("transfers");
     assert_eq!(look(&dirs.to), look(&dirs.from));
-    use ChangeKind::{Added, Modified, Removed};
+    use Change::{Added, Modified, Removed};
     assert_eq!(
-        changes(&second),
+        changes(&first, &second),
         [
             ("dir/one", Modified),
             ("dir/two", Modified),
@@ -214,19 +229,17 @@ async fn only_what_changed_is_made_again_and_never_in_place() {
             ("was-dir", Modified),
             ("was-dir/inside", Removed),
         ]
+        .map(|(path, change)| (path.to_string(), change))
     );
     assert_eq!(fs::read_to_string(&held).expect("reads"), "dir/one");
     assert_eq!(fs::metadata(&mode_held).expect("is there").mode() & 0o777, 0o644);
-    assert_eq!(
-        second.tree.get("dir/one").and_then(|e| e.digest.clone()),
-        Some(Digest::sha256_of("new content"))
-    );
+    assert_eq!(second.get("dir/one").and_then(|e| e.digest), Some(sha256("new content")));
 
     // Without comparing, all files are made again.
-    let all = DirSinkOptions { differ: Differ::None, ..options(second.tree.clone()) };
+    let all = DirSinkOptions { differ: Differ::None, ..options(second.clone()) };
     let third = receive(&open.caller, context(), &dirs.to, all).await.expect("transfers");
     let files = ["dir/one", "dir/two", "kind/now-a-dir", "linked", "second", "was-dir"];
-    assert_eq!(changes(&third), files.map(|path| (path, Modified)));
+    assert_eq!(changes(&second, &third), files.map(|path| (path.to_string(), Modified)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -293,11 +306,11 @@ async fn ten_thousand_small_files() {
     let started = std::time::Instant::now();
     let first = receive(&open.caller, context(), &dirs.to, options(Tree::new())).await.expect("transfers");
     let fresh = started.elapsed();
-    assert_eq!(first.changes.len(), 10_100);
+    assert_eq!(changes(&Tree::new(), &first).len(), 10_100);
     assert_eq!(look(&dirs.to), look(&dirs.from));
     let started = std::time::Instant::now();
-    let again = receive(&open.caller, context(), &dirs.to, options(first.tree)).await.expect("transfers");
-    assert_eq!(again.changes, []);
+    let again = receive(&open.caller, context(), &dirs.to, options(first.clone())).await.expect("transfers");
+    assert_eq!(changes(&first, &again), []);
     eprintln!("10,000 files: {fresh:?} fresh, {:?} unchanged", started.elapsed());
 }
 
@@ -405,7 +418,7 @@ async fn what_was_there_before_may_be_unreadable_or_not_read_at_all() {
     write(&dirs.from, "file", "x");
     let open = serving(&dirs.from).await;
     let first = receive(&open.caller, context(), &dirs.to, options(Tree::new())).await.expect("transfers");
-    let encoded = |bytes| DirSinkOptions { previous: Previous::Encoded(bytes), ..options(Tree::new()) };
+    let encoded = |bytes| DirSinkOptions { previous: bytes, ..options(Tree::new()) };
 
     // Nobody knows what is there: whatever was not sent goes.
     write(&dirs.to, "unknown/file", "y");
@@ -413,9 +426,9 @@ async fn what_was_there_before_may_be_unreadable_or_not_read_at_all() {
     assert_eq!(look(&dirs.to), look(&dirs.from));
 
     // Nothing comes: what was there still is.
-    let (sink, outcome) = DirSink::new(handle(&dirs.to), encoded(first.tree.encode()));
+    let (sink, outcome) = DirSink::new(handle(&dirs.to), encoded(first.encoded().to_vec()));
     drop(sink);
-    assert_eq!(outcome.into_outcome().await.tree, first.tree);
+    assert_eq!(outcome.into_tree().await, first);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -449,22 +462,21 @@ async fn a_transfer_broken_off_leaves_a_true_tree() {
         })
         .await;
     assert!(result.is_err());
-    let outcome = outcome.into_outcome().await;
-    let (done, open_ones): (Vec<_>, Vec<_>) = outcome.tree.iter().partition(|entry| entry.complete);
+    let outcome = outcome.into_tree().await;
+    let (done, open_ones): (Vec<_>, Vec<_>) = outcome.iter().partition(|entry| entry.complete);
     assert!(!open_ones.is_empty());
     for entry in &done {
         let content = fs::read(dirs.to.join(&entry.stat.path)).expect("is complete");
-        assert_eq!(Some(Digest::sha256_of(content)), entry.digest);
+        assert_eq!(Some(sha256(content)), entry.digest);
     }
     // What is there is known; nothing has a temporary name.
     for entry in fs::read_dir(&dirs.to).expect("reads") {
         let name = entry.expect("is an entry").file_name().into_string().expect("is text");
-        assert!(outcome.tree.get(&name).is_some_and(|entry| entry.complete), "{name}");
+        assert!(outcome.get(&name).is_some_and(|entry| entry.complete), "{name}");
     }
     // The next transfer goes on from there.
     let open = serving(&dirs.from).await;
-    let next =
-        receive(&open.caller, context(), &dirs.to, options(outcome.tree.clone())).await.expect("transfers");
-    assert_eq!(next.changes.len(), 200 - done.len());
+    let next = receive(&open.caller, context(), &dirs.to, options(outcome.clone())).await.expect("transfers");
+    assert_eq!(changes(&outcome, &next).len(), 200 - done.len());
     assert_eq!(look(&dirs.to), look(&dirs.from));
 }

@@ -1,11 +1,9 @@
 //! A sink that writes beneath a directory handle and knows what was there before.
 
-use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kiln_oci::Digest;
 use rustix::fs::FileType;
 use tokio::sync::mpsc;
 
@@ -16,7 +14,7 @@ use super::mode::{FileKind, GoMode};
 use super::receive::{ContentWriter, FsSink, SinkError, Want};
 use super::spread::Spread;
 use super::stat::FileStat;
-use super::tree::{Tree, TreeEntry};
+use super::tree::{ContentDigest, Place, Tree, TreeEntry, TreeReader, TreeWriter};
 use super::writer::FileWriter;
 use crate::patterns::PatternMatcher;
 
@@ -42,22 +40,6 @@ pub enum Existing {
     Mirror,
 }
 
-/// What a transfer before this one left.
-#[derive(Debug, Clone)]
-pub enum Previous {
-    /// This.
-    Tree(Tree),
-    /// What [`Tree::encode`] gave. It is read while the first files come; if it cannot be read, nobody knows what is there, and
-    /// [`Existing::Mirror`] holds.
-    Encoded(Vec<u8>),
-}
-
-impl Default for Previous {
-    fn default() -> Self {
-        Self::Tree(Tree::new())
-    }
-}
-
 /// Who owns what is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OwnerPolicy {
@@ -71,8 +53,9 @@ pub enum OwnerPolicy {
 /// How a [`DirSink`] works.
 #[derive(Debug, Clone, Default)]
 pub struct DirSinkOptions {
-    /// What a transfer before this one left, for [`Existing::Tracked`].
-    pub previous: Previous,
+    /// What [`Tree::encoded`] gave after the transfer before this one, for [`Existing::Tracked`]; empty: nothing was there. If it
+    /// cannot be read, nobody knows what is there, and [`Existing::Mirror`] holds.
+    pub previous: Vec<u8>,
     /// What counts as the same.
     pub differ: Differ,
     /// What happens to other files.
@@ -91,9 +74,9 @@ pub struct DirSink {
     beneath: Beneath,
     metadata_only: Option<MetadataOnly>,
     /// Directories whose times are to be set at the end.
-    dirs: Vec<FileStat>,
+    dirs: Vec<Place>,
     /// Hard links, to be made when their files are complete.
-    links: Vec<FileStat>,
+    links: Vec<Place>,
     differ: Differ,
     existing: Existing,
     /// Holds as long as the transfer.
@@ -103,40 +86,11 @@ pub struct DirSink {
     own: (u32, u32),
 }
 
-/// What became of a [`DirSink`]; see [`DirHandle::into_outcome`].
+/// What became of a [`DirSink`]; see [`DirHandle::into_tree`].
 pub struct DirHandle {
     shared: Arc<Shared>,
     /// Ends when the sink and its writers are gone.
     gone: mpsc::Receiver<()>,
-}
-
-/// What a transfer did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// What the directory holds now.
-    pub tree: Tree,
-    /// What is not as before, in no particular order. After a failed transfer the list may lack what was under way.
-    pub changes: Vec<Change>,
-}
-
-/// A path that is not as before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// The path.
-    pub path: String,
-    /// What happened to it.
-    pub kind: ChangeKind,
-}
-
-/// What happened to a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ChangeKind {
-    /// It is new.
-    Added,
-    /// It is something else than before.
-    Modified,
-    /// It is gone.
-    Removed,
 }
 
 /// What the sink and its writers share.
@@ -145,18 +99,10 @@ pub(super) struct Shared {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
-    /// What was there before and was not read yet.
-    encoded: Option<Vec<u8>>,
     /// What was there before and was not spoken of yet.
-    previous: Tree,
-    current: Tree,
-    changes: Vec<Change>,
-    /// Paths that were there before, of those under way.
-    replaced: HashSet<String>,
-    /// Regular files that were made by this transfer: links to them are made again.
-    fresh: HashSet<String>,
+    previous: TreeReader,
+    current: TreeWriter,
 }
 
 impl Shared {
@@ -164,17 +110,9 @@ impl Shared {
         self.owner == OwnerPolicy::AsSent
     }
 
-    /// A file is there as `stat` says.
-    pub(super) fn completed(&self, stat: FileStat, digest: Option<Digest>) {
-        self.with(|state| {
-            let kind =
-                if state.replaced.remove(&stat.path) { ChangeKind::Modified } else { ChangeKind::Added };
-            state.changes.push(Change { path: stat.path.clone(), kind });
-            if digest.is_some() {
-                state.fresh.insert(stat.path.clone());
-            }
-            state.current.insert(TreeEntry { stat, digest, complete: true });
-        });
+    /// A file is there as was said.
+    pub(super) fn completed(&self, place: Place, digest: Option<ContentDigest>) {
+        self.with(|state| state.current.complete(place, digest));
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
@@ -192,10 +130,11 @@ impl DirSink {
     /// A sink into `root`. Drop a stored tree of this directory before the transfer and store the outcome's after it: if the machine
     /// dies between the two, nobody knows what is there.
     pub fn new(root: OwnedFd, options: DirSinkOptions) -> (Self, DirHandle) {
-        let state = match options.previous {
-            Previous::Tree(previous) => State { previous, ..Default::default() },
-            Previous::Encoded(encoded) => State { encoded: Some(encoded), ..Default::default() },
+        let (previous, existing) = match TreeReader::new(options.previous) {
+            Ok(previous) => (previous, options.existing),
+            Err(_) => (TreeReader::default(), Existing::Mirror),
         };
+        let state = State { previous, current: TreeWriter::default() };
         let shared = Arc::new(Shared { owner: options.owner, state: Mutex::new(state) });
         let (sender, gone) = mpsc::channel(1);
         let spread = if options.spread { root.try_clone().ok().and_then(Spread::new) } else { None };
@@ -207,7 +146,7 @@ impl DirSink {
             dirs: Vec::new(),
             links: Vec::new(),
             differ: options.differ,
-            existing: options.existing,
+            existing,
             alive: Alive { _sender: sender },
             own: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         };
@@ -216,27 +155,17 @@ impl DirSink {
 }
 
 impl DirHandle {
-    /// Waits until the transfer has ended, well or not, and says what it did. Also after a failed one the tree is true: what was under
-    /// way is in it as incomplete.
-    pub async fn into_outcome(mut self) -> Outcome {
+    /// Waits until the transfer has ended, well or not, and says what is there now. Also after a failed one that is true: what was
+    /// under way is in it as incomplete.
+    pub async fn into_tree(mut self) -> Tree {
         while self.gone.recv().await.is_some() {}
-        self.shared.with(|state| {
-            // Nothing came, so nothing was done to it.
-            if let Some(Ok(previous)) = state.encoded.take().map(|encoded| Tree::decode(&encoded)) {
-                state.previous = previous;
-            }
-            let mut tree = std::mem::take(&mut state.current);
-            for entry in std::mem::take(&mut state.previous).into_entries() {
-                tree.insert(entry);
-            }
-            Outcome { tree, changes: std::mem::take(&mut state.changes) }
-        })
+        self.shared
+            .with(|state| std::mem::take(&mut state.current).finish_with(std::mem::take(&mut state.previous)))
     }
 }
 
 impl FsSink for DirSink {
     fn entry(&mut self, stat: FileStat) -> Result<Want, SinkError> {
-        self.read_previous();
         let Some(metadata_only) = &mut self.metadata_only else { return self.make(stat) };
         let wanted =
             metadata_only.take(stat).map_err(|_| SyncError::protocol("metadata list is too long"))?;
@@ -249,25 +178,34 @@ impl FsSink for DirSink {
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        self.read_previous();
         self.make_links()?;
         self.remove_others()?;
-        self.write_list()?;
         // Innermost first: a change in a directory changes its time.
-        for stat in std::mem::take(&mut self.dirs).iter().rev() {
-            self.beneath.finish_dir(stat)?;
+        for place in std::mem::take(&mut self.dirs).into_iter().rev() {
+            let dir = self.shared.with(|state| state.current.at(place));
+            self.beneath.finish_dir(&dir.stat)?;
         }
-        Ok(())
+        // Last, as it moves what was noted before.
+        self.write_list()
     }
 }
 
 impl DirSink {
-    fn read_previous(&mut self) {
-        let Some(encoded) = self.shared.with(|state| state.encoded.take()) else { return };
-        match Tree::decode(&encoded) {
-            Ok(previous) => self.shared.with(|state| state.previous = previous),
-            Err(_) => self.existing = Existing::Mirror,
+    /// What was at `path` before.
+    fn previous(&mut self, path: &str) -> Option<TreeEntry> {
+        match self.shared.with(|state| state.previous.take(path)) {
+            Ok(previous) => previous,
+            Err(_) => {
+                self.forget_previous();
+                None
+            }
         }
+    }
+
+    /// What was noted of the transfer before cannot be read: nobody knows what is there.
+    fn forget_previous(&mut self) {
+        self.shared.with(|state| state.previous = TreeReader::default());
+        self.existing = Existing::Mirror;
     }
 
     /// Makes what `stat` says unless it is there.
@@ -275,33 +213,34 @@ impl DirSink {
         if self.shared.owner == OwnerPolicy::Own {
             (stat.uid, stat.gid) = self.own;
         }
-        let previous = self.shared.with(|state| state.previous.remove(&stat.path));
+        let previous = self.previous(&stat.path);
+        // Until it is complete, nobody may take the file for what it was or what it shall be.
+        let (place, stat) = self.shared.with(|state| state.current.push(stat));
         if stat.is_dir() {
-            return self.make_dir(stat, previous).map(|()| Want::Nothing);
+            return self.make_dir(place, &stat, previous).map(|()| Want::Nothing);
         }
-        let unchanged = self.differ == Differ::Metadata
-            && previous.as_ref().is_some_and(|entry| entry.complete && stat.same_metadata(&entry.stat))
-            && !(stat.is_hard_link() && self.is_changed(&stat.linkname));
+        let there = previous.is_some();
         if let Some(previous) = previous {
+            let unchanged = self.differ == Differ::Metadata
+                && previous.complete
+                && stat.same_metadata(&previous.stat)
+                && !(stat.is_hard_link() && self.is_changed(&stat.linkname));
             if unchanged {
-                self.shared.with(|state| state.current.insert(previous));
+                self.shared.with(|state| state.current.keep(place, &previous));
                 return Ok(Want::Nothing);
             }
             if previous.stat.is_dir() {
                 self.beneath.remove_all(&stat.path)?;
             }
-            self.shared.with(|state| state.replaced.insert(stat.path.clone()));
         }
-        self.begin(&stat);
-        let there = self.shared.with(|state| state.replaced.contains(&stat.path));
         if stat.is_hard_link() && stat.kind() == FileKind::Regular {
-            self.links.push(stat);
+            self.links.push(place);
             return Ok(Want::Nothing);
         }
         if stat.kind() == FileKind::Regular {
             let (shared, beneath) = (self.shared.clone(), self.beneath.clone());
             let empty = stat.size == 0;
-            let writer = Box::new(FileWriter::new(shared, beneath, stat, there));
+            let writer = Box::new(FileWriter::new(shared, beneath, place, stat, there));
             if empty {
                 // Nothing to ask for.
                 writer.finish()?;
@@ -309,42 +248,34 @@ impl DirSink {
             }
             return Ok(Want::Content(Box::new(Tracked { writer, _alive: self.alive.clone() })));
         }
-        self.make_special(stat).map(|()| Want::Nothing)
-    }
-
-    /// From here until it is complete, nobody may take the file for what it was or what it shall be.
-    fn begin(&mut self, stat: &FileStat) {
-        let entry = TreeEntry { stat: stat.clone(), digest: None, complete: false };
-        self.shared.with(|state| state.current.insert(entry));
+        self.make_special(place, &stat).map(|()| Want::Nothing)
     }
 
     /// Whether a file that was sent before is not the one that was there.
     fn is_changed(&self, path: &str) -> bool {
-        self.shared.with(|state| {
-            let pending = state.current.get(path).is_none_or(|entry| !entry.complete);
-            pending || state.fresh.contains(path)
-        })
+        let sent = self.shared.with(|state| state.current.get(path));
+        sent.is_none_or(|entry| !entry.complete || entry.fresh)
     }
 
-    fn make_dir(&mut self, stat: FileStat, previous: Option<TreeEntry>) -> Result<(), SyncError> {
-        let (was_dir, same) = match &previous {
-            Some(entry) if entry.stat.is_dir() => (true, entry.complete && stat.same_metadata(&entry.stat)),
-            _ => (false, false),
-        };
-        self.dirs.push(stat.clone());
-        if same {
-            self.beneath.open_up(&stat)?;
-            self.shared.with(|state| state.current.insert(TreeEntry { stat, digest: None, complete: true }));
-            return Ok(());
-        }
-        if previous.is_some() {
-            self.shared.with(|state| state.replaced.insert(stat.path.clone()));
-        }
-        self.begin(&stat);
-        if !was_dir {
-            if previous.is_some() {
+    fn make_dir(
+        &mut self,
+        place: Place,
+        stat: &FileStat,
+        previous: Option<TreeEntry>,
+    ) -> Result<(), SyncError> {
+        self.dirs.push(place);
+        let was_dir = previous.as_ref().is_some_and(|entry| entry.stat.is_dir());
+        if let Some(previous) = previous {
+            if was_dir && previous.complete && stat.same_metadata(&previous.stat) {
+                self.beneath.open_up(stat)?;
+                self.shared.with(|state| state.current.keep(place, &previous));
+                return Ok(());
+            }
+            if !was_dir {
                 self.beneath.remove_all(&stat.path)?;
             }
+        }
+        if !was_dir {
             match self.beneath.mkdir(&stat.path) {
                 Err(SyncError::File { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
                     self.take_place_of_dir(&stat.path)?;
@@ -353,8 +284,8 @@ impl DirSink {
             }
         }
         let chown = self.shared.chown();
-        self.beneath.set_dir_metadata(&stat, chown)?;
-        self.shared.completed(stat, None);
+        self.beneath.set_dir_metadata(stat, chown)?;
+        self.shared.completed(place, None);
         Ok(())
     }
 
@@ -368,7 +299,7 @@ impl DirSink {
         Ok(())
     }
 
-    fn make_special(&mut self, stat: FileStat) -> Result<(), SyncError> {
+    fn make_special(&mut self, place: Place, stat: &FileStat) -> Result<(), SyncError> {
         self.beneath.remove_all(&stat.path)?;
         let beneath = &mut self.beneath;
         match stat.kind() {
@@ -384,16 +315,17 @@ impl DirSink {
                 return Err(SyncError::protocol(format!("invalid mode of {:?}", stat.path)));
             }
         }
-        beneath.set_special_metadata(&stat, self.shared.owner == OwnerPolicy::AsSent)?;
-        self.shared.completed(stat, None);
+        beneath.set_special_metadata(stat, self.shared.owner == OwnerPolicy::AsSent)?;
+        self.shared.completed(place, None);
         Ok(())
     }
 
     fn make_links(&mut self) -> Result<(), SyncError> {
-        for stat in std::mem::take(&mut self.links) {
+        for place in std::mem::take(&mut self.links) {
+            let stat = self.shared.with(|state| state.current.at(place)).stat;
             self.beneath.remove_all(&stat.path)?;
             self.beneath.link(&stat.linkname, &stat.path)?;
-            self.shared.completed(stat, None);
+            self.shared.completed(place, None);
         }
         Ok(())
     }
@@ -404,16 +336,16 @@ impl DirSink {
             Existing::Merge => Ok(()),
             Existing::Mirror => self.remove_unknown(""),
             Existing::Tracked => {
-                let others = self.shared.with(|state| state.previous.clone());
-                for entry in others.iter().rev() {
-                    let path = &entry.stat.path;
-                    self.beneath.remove_all(path)?;
-                    self.shared.with(|state| {
-                        state.previous.remove(path);
-                        state.changes.push(Change { path: path.clone(), kind: ChangeKind::Removed });
-                    });
+                // What is in a directory comes after it.
+                loop {
+                    match self.shared.with(|state| state.previous.take_other()) {
+                        Ok(Some(entry)) => self.beneath.remove_all(&entry.stat.path)?,
+                        Ok(None) => return Ok(()),
+                        Err(_) => break,
+                    }
                 }
-                Ok(())
+                self.forget_previous();
+                self.remove_unknown("")
             }
         }
     }
@@ -424,17 +356,10 @@ impl DirSink {
         while let Some(dir) = dirs.pop() {
             for name in self.beneath.names(&dir)? {
                 let path = if dir.is_empty() { name } else { format!("{dir}/{name}") };
-                let known =
-                    self.shared.with(|state| state.current.get(&path).map(|entry| entry.stat.is_dir()));
-                match known {
-                    Some(true) => dirs.push(path),
-                    Some(false) => {}
-                    None => {
-                        self.beneath.remove_all(&path)?;
-                        self.shared.with(|state| {
-                            state.changes.push(Change { path, kind: ChangeKind::Removed });
-                        });
-                    }
+                match self.shared.with(|state| state.current.get(&path)) {
+                    Some(entry) if entry.stat.is_dir() => dirs.push(path),
+                    Some(_) => {}
+                    None => self.beneath.remove_all(&path)?,
                 }
             }
         }
@@ -453,8 +378,12 @@ impl DirSink {
             gid: self.own.1,
             ..Default::default()
         };
+        let place = self.shared.with(|state| {
+            state.current.insert(stat.clone());
+            state.current.place(METADATA_FILE).expect("was put in")
+        });
         let (shared, beneath) = (self.shared.clone(), self.beneath.clone());
-        let mut writer = Box::new(FileWriter::new(shared, beneath, stat, true));
+        let mut writer = Box::new(FileWriter::new(shared, beneath, place, stat, true));
         writer.write(&list)?;
         writer.finish()
     }

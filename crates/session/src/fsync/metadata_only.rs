@@ -33,7 +33,7 @@ impl MetadataOnly {
         if stat.path == METADATA_FILE {
             return Ok(Vec::new());
         }
-        let message = wire::Stat::from(&stat);
+        let message = wire::Stat::from(stat.clone());
         let length = message.encoded_len();
         if self.list.len() + length + 4 > LIST_BYTES_MAX {
             return Err(TooLong);

@@ -27,9 +27,7 @@ mod tree;
 mod walk;
 mod writer;
 
-pub use dir_sink::{
-    Change, ChangeKind, Differ, DirHandle, DirSink, DirSinkOptions, Existing, Outcome, OwnerPolicy, Previous,
-};
+pub use dir_sink::{Differ, DirHandle, DirSink, DirSinkOptions, Existing, OwnerPolicy};
 pub use error::SyncError;
 pub use filter::Filter;
 pub(crate) use headers::{decode_values, encode_values};
@@ -41,7 +39,7 @@ pub use order::compare_paths;
 pub use receive::{ContentWriter, FsSink, Packets, ReceiveLimits, SinkError, Want, receive};
 pub use send::{FsSource, send};
 pub use stat::FileStat;
-pub use tree::{Tree, TreeEntry, TreeError};
+pub use tree::{ContentDigest, Tree, TreeEntry, TreeError};
 
 use futures::stream::Fuse;
 use futures::{FutureExt, Stream, StreamExt};

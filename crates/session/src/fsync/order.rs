@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 
 use super::error::SyncError;
 use super::mode::FileKind;
@@ -18,15 +19,23 @@ pub fn compare_paths(a: &str, b: &str) -> Ordering {
 pub(super) struct Validator {
     /// Open directories, outermost first, each with the last name seen in it. The first is the top.
     parents: Vec<(String, String)>,
-    /// Files that may be linked to.
-    files: HashSet<String>,
+    /// Files that may be linked to, by a hash with a key of this process: eight bytes each. Who is taken for another by chance links
+    /// to a path that is not there, which fails.
+    files: HashSet<u64>,
+    hash: RandomState,
     count: u64,
     limits: ReceiveLimits,
 }
 
 impl Validator {
     pub(super) fn new(limits: ReceiveLimits) -> Self {
-        Self { parents: vec![(String::new(), String::new())], files: HashSet::new(), count: 0, limits }
+        Self {
+            parents: vec![(String::new(), String::new())],
+            files: HashSet::new(),
+            hash: RandomState::new(),
+            count: 0,
+            limits,
+        }
     }
 
     pub(super) fn check(&mut self, stat: &FileStat) -> Result<(), SyncError> {
@@ -57,10 +66,10 @@ impl Validator {
                 return Err(SyncError::protocol(format!("invalid mode {:#x} of {path:?}", stat.mode.0)));
             }
             _ if stat.linkname.is_empty() => {
-                self.files.insert(path.to_string());
+                self.files.insert(self.hash.hash_one(path));
             }
             _ => {
-                if !self.files.contains(&stat.linkname) {
+                if !self.files.contains(&self.hash.hash_one(stat.linkname.as_str())) {
                     let target = &stat.linkname;
                     return Err(SyncError::protocol(format!(
                         "invalid link {path} to unknown path: {target:?}"

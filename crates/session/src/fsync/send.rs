@@ -207,7 +207,7 @@ impl<S: FsSource> Sender<S> {
                 self.offered.lock().unwrap_or_else(PoisonError::into_inner).insert(next, offered);
             }
             next += 1;
-            batch.push(Packet { stat: Some(Stat::from(&stat)), ..Default::default() });
+            batch.push(Packet { stat: Some(Stat::from(stat)), ..Default::default() });
             if batch.is_full() { self.put(&mut batch) } else { Ok(()) }
         })?;
         batch.push(Packet::default());

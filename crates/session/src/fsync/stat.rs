@@ -79,19 +79,19 @@ impl From<wire::Stat> for FileStat {
     }
 }
 
-impl From<&FileStat> for wire::Stat {
-    fn from(stat: &FileStat) -> Self {
+impl From<FileStat> for wire::Stat {
+    fn from(stat: FileStat) -> Self {
         Self {
-            path: stat.path.clone(),
+            path: stat.path,
             mode: stat.mode.0,
             uid: stat.uid,
             gid: stat.gid,
             size: stat.size,
             mod_time: stat.mtime_ns,
-            linkname: stat.linkname.clone(),
+            linkname: stat.linkname,
             devmajor: stat.device.0.into(),
             devminor: stat.device.1.into(),
-            xattrs: stat.xattrs.clone(),
+            xattrs: stat.xattrs,
         }
     }
 }

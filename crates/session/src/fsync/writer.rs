@@ -12,12 +12,15 @@ use super::dir_sink::Shared;
 use super::error::SyncError;
 use super::receive::{ContentWriter, SinkError};
 use super::stat::FileStat;
+use super::tree::Place;
 
 /// Writes a new file, next to the old one if there is one, and renames it when it is complete: files that are linked from elsewhere
 /// never change. Dropped before that, it leaves nothing behind.
 pub(super) struct FileWriter {
     shared: Arc<Shared>,
     beneath: Beneath,
+    /// Where the file is noted.
+    place: Place,
     stat: FileStat,
     /// Something may be at the path already.
     replaces: bool,
@@ -32,8 +35,14 @@ struct Open {
 }
 
 impl FileWriter {
-    pub(super) fn new(shared: Arc<Shared>, beneath: Beneath, stat: FileStat, replaces: bool) -> Self {
-        Self { shared, beneath, stat, replaces, open: None, hasher: Hasher::sha256() }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        beneath: Beneath,
+        place: Place,
+        stat: FileStat,
+        replaces: bool,
+    ) -> Self {
+        Self { shared, beneath, place, stat, replaces, open: None, hasher: Hasher::sha256() }
     }
 
     fn open(&mut self) -> Result<&mut Open, SyncError> {
@@ -96,7 +105,8 @@ impl ContentWriter for FileWriter {
         }
         self.open = None;
         let hasher = std::mem::replace(&mut self.hasher, Hasher::sha256());
-        self.shared.completed(std::mem::take(&mut self.stat), Some(hasher.finish()));
+        let digest = hasher.finish().to_bytes().try_into().expect("is SHA-256");
+        self.shared.completed(self.place, Some(digest));
         Ok(())
     }
 }

@@ -9,8 +9,7 @@ use kiln_layer::overlay::is_private_xattr;
 use kiln_layer::{FileKind, Meta};
 use kiln_session::daemon::{Caller, FileSyncRequest, SessionGroup, SessionId};
 use kiln_session::fsync::{
-    self, Differ, DirSink, DirSinkOptions, Existing, FileStat, OwnerPolicy, Previous, ReceiveLimits, Tree,
-    TreeEntry,
+    self, Differ, DirSink, DirSinkOptions, Existing, FileStat, OwnerPolicy, ReceiveLimits, Tree, TreeEntry,
 };
 use kiln_session::patterns::PatternMatcher;
 use kiln_solver::Progress;
@@ -85,7 +84,7 @@ impl Worker {
         // Kept also after a failure, so that the next transfer goes on from here.
         let keep = {
             let (worker, layer, tree) = (self.clone(), layer.handle().clone(), tree.clone());
-            self.blocking(move || worker.store().values().set(&layer, TREE_KEY, &tree.encode(), None))
+            self.blocking(move || worker.store().values().set(&layer, TREE_KEY, tree.encoded(), None))
         };
         let table = {
             let (worker, dir) = (self.clone(), layer.dir().to_owned());
@@ -112,7 +111,7 @@ impl Worker {
         values.remove(layer.handle(), TREE_KEY)?;
         let options = DirSinkOptions {
             existing: if stored.is_some() || layer.is_fresh() { Existing::Tracked } else { Existing::Mirror },
-            previous: stored.map_or_else(Previous::default, Previous::Encoded),
+            previous: stored.unwrap_or_default(),
             differ: if id.differ_none { Differ::None } else { Differ::Metadata },
             owner: if self.store().format().owner_xattr { OwnerPolicy::Own } else { OwnerPolicy::AsSent },
             spread: false,
@@ -131,8 +130,8 @@ impl Worker {
         let task = Task::doing(progress, format!("transferring {}:", id.name), "transferring");
         let line = Line::new(task);
         let received = caller.receive_files(&request, sink, |bytes, last| line.at(bytes, last)).await;
-        let outcome = handle.into_outcome().await;
-        Ok((received.map_err(Error::from), Arc::new(outcome.tree)))
+        let tree = handle.into_tree().await;
+        Ok((received.map_err(Error::from), Arc::new(tree)))
     }
 }
 
@@ -176,7 +175,7 @@ fn table_of(worker: &Worker, tree: &Tree, dir: &Path) -> Result<LayerTable> {
         header: header_of(&meta, b"", &xattrs),
         content: OnceLock::new(),
     });
-    records.extend(tree.iter().map(|entry| record(tree, entry)));
+    records.extend(tree.iter().map(|entry| record(tree, &entry)));
     Ok(LayerTable::new(records))
 }
 
@@ -190,10 +189,12 @@ fn record(tree: &Tree, entry: &TreeEntry) -> Record {
     };
     let content = OnceLock::new();
     if kind == RecordKind::File {
-        let named = if stat.is_hard_link() { tree.get(&stat.linkname) } else { Some(entry) };
-        let digest = named.and_then(|entry| entry.digest.as_ref());
-        if let Some(hash) = digest.and_then(|digest| digest.to_bytes().try_into().ok()) {
-            let _ = content.set(hash);
+        let digest = match stat.is_hard_link() {
+            true => tree.get(&stat.linkname).and_then(|file| file.digest),
+            false => entry.digest,
+        };
+        if let Some(digest) = digest {
+            let _ = content.set(digest);
         }
     }
     Record { path: stat.path.as_bytes().into(), kind, header: header(stat), content }
