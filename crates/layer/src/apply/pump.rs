@@ -16,8 +16,8 @@ use crate::tar::Chunks;
 /// Small enough for the second-level cache to still hold it when it is hashed and written.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Chunks waiting between the two threads.
-const CHUNKS_WAITING: usize = 8;
+/// Chunks waiting between the two threads. Many layers are unpacked at once, each with as many.
+const CHUNKS_WAITING: usize = 3;
 
 /// What is known of the compressed stream once it has ended.
 pub(super) struct Source {

@@ -13,8 +13,8 @@ use super::{BoxError, FetchEvent, FetchObserver, Provider};
 
 /// One piece on its way from the connection to the unpacker.
 const PIECE_BYTES: usize = 128 << 10;
-/// Pieces on their way: 4 MiB a layer.
-const PIECES_WAITING: usize = 32;
+/// Pieces on their way: 1 MiB a layer, of which many come at once.
+const PIECES_WAITING: usize = 8;
 /// Broken connections in a row, without a byte between them, before it is an error.
 const TRIES_MAX: u32 = 4;
 /// Wait before the first new try; doubles.
