@@ -76,11 +76,12 @@ impl Daemon {
         rootless: Option<Mapping>,
         step_log: StepLogLimits,
     ) -> Result<Daemon, Error> {
+        // First: what it looks for is found while the rest goes on.
+        let platforms = platforms(&settings)?;
         let store = open_store(&settings, rootless.as_ref())?;
         let registry = Registry::new(registry_settings(&settings)).map_err(Error::Registry)?;
         let executor = Executor::new(executor_config(&settings, rootless)?).await.map_err(Error::Executor)?;
         let sessions = SessionManager::new();
-        let platforms = platforms(&settings)?;
         let allowed = settings.frontend_repositories.iter().map(String::as_str);
         let allowed_images = AllowedImages::new(allowed).map_err(Error::Frontends)?;
         let worker = Worker::new(WorkerConfig {
