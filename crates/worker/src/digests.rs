@@ -1,7 +1,7 @@
 //! Content digests of refs: the tables of their layers, made when first needed, kept in memory for a while and with the
 //! layers for ever.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kiln_store::{LayerHandle, LayerId, LayerState, Ref, Store};
@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 const TABLE_KEY: &str = "content-digests";
 /// Paths of all tables in memory. One takes two hundred bytes or so.
 const RECORDS_MAX: usize = 100_000;
+/// What a table costs besides its paths, in paths: a step that makes one file has a table of two.
+const RECORDS_PER_TABLE: usize = 3;
 /// Trees in memory: builds look at few refs, again and again.
 const TREES_MAX: usize = 8;
 
@@ -24,17 +26,58 @@ pub struct Digests {
 
 #[derive(Default)]
 struct Kept {
-    /// Latest last.
-    tables: VecDeque<(LayerId, Arc<LayerTable>)>,
+    tables: Tables,
     /// With the layers that each shows.
     trees: VecDeque<(Vec<LayerId>, Arc<Tree>)>,
+}
+
+/// Tables by layer. Builds of many steps have many of them, so nothing here walks them all.
+#[derive(Default)]
+struct Tables {
+    by_layer: HashMap<LayerId, (u64, Arc<LayerTable>)>,
+    /// The layers in the order in which their tables came.
+    order: BTreeMap<u64, LayerId>,
+    next: u64,
+    records: usize,
+}
+
+impl Tables {
+    fn get(&self, layer: &LayerId) -> Option<&Arc<LayerTable>> {
+        self.by_layer.get(layer).map(|(_, table)| table)
+    }
+
+    /// Puts a table in place of the one before, and forgets the oldest ones if there are too many.
+    fn put(&mut self, layer: &LayerId, table: Arc<LayerTable>) {
+        self.remove(layer);
+        self.records += cost(&table);
+        self.by_layer.insert(layer.clone(), (self.next, table));
+        self.order.insert(self.next, layer.clone());
+        self.next += 1;
+        while self.records > RECORDS_MAX
+            && self.order.len() > 1
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, layer: &LayerId) {
+        if let Some((place, table)) = self.by_layer.remove(layer) {
+            self.order.remove(&place);
+            self.records -= cost(&table);
+        }
+    }
+}
+
+fn cost(table: &LayerTable) -> usize {
+    table.records().len() + RECORDS_PER_TABLE
 }
 
 impl Kept {
     /// The table of a layer. One that is not kept by itself any more may still be part of a tree, which counts for layers that never
     /// change alone.
     fn table(&self, layer: &LayerHandle) -> Option<Arc<LayerTable>> {
-        if let Some((_, table)) = self.tables.iter().find(|(id, _)| id == layer.id()) {
+        if let Some(table) = self.tables.get(layer.id()) {
             return Some(table.clone());
         }
         if layer.state() != LayerState::Ready {
@@ -74,15 +117,9 @@ impl Digests {
     /// Says what a layer holds, instead of having it looked at.
     pub fn put(&self, layer: &LayerId, table: Arc<LayerTable>) {
         let mut kept = self.kept();
-        kept.tables.retain(|(id, _)| id != layer);
         // What showed its table before would never be asked for again.
         kept.trees.retain(|(layers, _)| !layers.contains(layer));
-        kept.tables.push_back((layer.clone(), table));
-        let mut records: usize = kept.tables.iter().map(|(_, table)| table.records().len()).sum();
-        while records > RECORDS_MAX && kept.tables.len() > 1 {
-            let dropped = kept.tables.pop_front().expect("there are at least two");
-            records -= dropped.1.records().len();
-        }
+        kept.tables.put(layer, table);
     }
 
     fn tree(&self, layers: &[LayerHandle]) -> Result<Arc<Tree>> {
@@ -122,5 +159,43 @@ impl Digests {
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contenthash::{Record, RecordKind};
+
+    fn table(paths: usize) -> Arc<LayerTable> {
+        let record = |number: usize| Record {
+            path: format!("{number:08}").into_bytes().into(),
+            kind: RecordKind::File,
+            header: Hash::default(),
+            content: std::sync::OnceLock::new(),
+        };
+        Arc::new(LayerTable::new((0..paths).map(record).collect()))
+    }
+
+    #[test]
+    fn the_oldest_tables_go_first_and_a_new_one_replaces_the_old() {
+        let layer = |number: usize| LayerId::new(format!("l{number}"));
+        let mut tables = Tables::default();
+        let fit = RECORDS_MAX / (1 + RECORDS_PER_TABLE);
+        (0..fit).for_each(|number| tables.put(&layer(number), table(1)));
+        assert!(tables.get(&layer(0)).is_some());
+        // The first one comes again, so that the second is the oldest.
+        let again = table(1);
+        tables.put(&layer(0), again.clone());
+        assert!(tables.get(&layer(1)).is_some());
+        tables.put(&layer(fit), table(1));
+        assert!(tables.get(&layer(1)).is_none());
+        assert!(Arc::ptr_eq(tables.get(&layer(0)).unwrap(), &again));
+        assert_eq!((tables.by_layer.len(), tables.order.len()), (fit, fit));
+        assert_eq!(tables.records, fit * (1 + RECORDS_PER_TABLE));
+        // One that is too large by itself is kept alone.
+        tables.put(&layer(fit + 1), table(RECORDS_MAX + 1));
+        assert_eq!((tables.by_layer.len(), tables.order.len()), (1, 1));
+        assert!(tables.get(&layer(fit + 1)).is_some());
     }
 }
