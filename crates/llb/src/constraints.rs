@@ -1,5 +1,7 @@
 //! What a step says about itself besides its operation.
 
+use std::sync::Arc;
+
 use kiln_oci::Platform;
 
 use crate::metadata::{DESCRIPTION_CUSTOM_NAME, LinuxResources, OpMetadata, ProgressGroup};
@@ -39,7 +41,7 @@ impl Constraints {
 
     /// One text of the description.
     pub fn description(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.metadata.description.insert(key.into(), value.into());
+        Arc::make_mut(&mut self.metadata.description).insert(key.into(), value.into());
         self
     }
 

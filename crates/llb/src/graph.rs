@@ -18,7 +18,7 @@ use crate::{caps, name};
 /// A checked graph. Vertices that the result does not need are left out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Graph {
-    vertices: IndexMap<Digest, Vertex>,
+    vertices: IndexMap<Digest, Arc<Vertex>>,
     result: Edge,
 }
 
@@ -89,7 +89,7 @@ impl Graph {
 
         let locations = locations(definition.source.as_ref())?;
         let order = order(&raws, &result_digest)?;
-        let mut vertices: IndexMap<Digest, Vertex> = IndexMap::with_capacity(order.len());
+        let mut vertices: IndexMap<Digest, Arc<Vertex>> = IndexMap::with_capacity(order.len());
         for position in order {
             let (digest, raw) = raws.get_index(position).expect("order() gives positions of raws");
             let metadata = definition.metadata.get(digest.as_str()).map(OpMetadata::from).unwrap_or_default();
@@ -97,20 +97,20 @@ impl Graph {
                 caps::LLB.offers(cap)?;
             }
             let vertex = vertex(digest, raw, metadata, &locations, &vertices)?;
-            vertices.insert(digest.clone(), vertex);
+            vertices.insert(digest.clone(), Arc::new(vertex));
         }
         let result = edge(0, &result_digest, result_index, &vertices)?;
         Ok(Self { vertices, result })
     }
 
-    /// Vertices, inputs before those that need them; the last one has the result.
-    pub fn vertices(&self) -> impl DoubleEndedIterator<Item = &Vertex> + ExactSizeIterator {
+    /// Vertices, inputs before those that need them; the last one has the result. Whoever keeps one shares it with the graph.
+    pub fn vertices(&self) -> impl DoubleEndedIterator<Item = &Arc<Vertex>> + ExactSizeIterator {
         self.vertices.values()
     }
 
     /// The vertex of that digest.
     pub fn vertex(&self, digest: &Digest) -> Option<&Vertex> {
-        self.vertices.get(digest)
+        self.vertices.get(digest).map(Arc::as_ref)
     }
 
     /// What the graph is for.
@@ -134,7 +134,12 @@ impl Graph {
                 }
             }
         }
-        self.vertices.values().zip(needed).filter(|(_, needed)| *needed).map(|(vertex, _)| vertex).collect()
+        self.vertices
+            .values()
+            .zip(needed)
+            .filter(|(_, needed)| *needed)
+            .map(|(vertex, _)| &**vertex)
+            .collect()
     }
 }
 
@@ -184,7 +189,7 @@ fn vertex(
     raw: &Raw,
     metadata: OpMetadata,
     locations: &HashMap<&str, Vec<SourceLocation>>,
-    earlier: &IndexMap<Digest, Vertex>,
+    earlier: &IndexMap<Digest, Arc<Vertex>>,
 ) -> Result<Vertex, Error> {
     let op = Op::from_pb(raw.op.clone())?.ok_or_else(|| Error::UnknownOp(digest.to_string()))?;
     let inputs = raw.op.inputs.iter().enumerate();
@@ -206,11 +211,19 @@ fn vertex(
 }
 
 /// The edge that input number `number` is.
-fn edge(number: usize, digest: &str, index: i64, vertices: &IndexMap<Digest, Vertex>) -> Result<Edge, Error> {
-    let parsed = Digest::parse(digest).map_err(|_| Error::MissingInput(digest.to_string()))?;
-    let vertex = vertices.get(&parsed).ok_or_else(|| Error::MissingInput(digest.to_string()))?;
+fn edge(
+    number: usize,
+    digest: &str,
+    index: i64,
+    vertices: &IndexMap<Digest, Arc<Vertex>>,
+) -> Result<Edge, Error> {
+    let missing = || Error::MissingInput(digest.to_string());
+    let parsed = Digest::parse(digest).map_err(|_| missing())?;
+    let vertex = vertices.get(&parsed).ok_or_else(missing)?;
     match usize::try_from(index) {
-        Ok(position) if position < vertex.op.output_count() => Ok(Edge { vertex: parsed, index: position }),
+        Ok(position) if position < vertex.op.output_count() => {
+            Ok(Edge { vertex: vertex.digest.clone(), index: position })
+        }
         _ => Err(Error::InvalidOutputIndex { input: number, index }),
     }
 }

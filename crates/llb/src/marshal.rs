@@ -169,7 +169,7 @@ impl<'a> Writer<'a> {
             inputs: vec![pb::Input { digest: input.digest.to_string(), index: input.index as i64 }],
             ..Default::default()
         };
-        let mut metadata = OpMetadata::default();
+        let mut own = OpMetadata::default();
         let needed = [
             (true, caps::CONSTRAINTS),
             (true, caps::PLATFORM),
@@ -177,15 +177,15 @@ impl<'a> Writer<'a> {
             (self.metadata.values().any(|m| !m.description.is_empty()), caps::META_DESCRIPTION),
             (self.metadata.values().any(|m| m.export_cache.is_some()), caps::META_EXPORTCACHE),
         ];
-        metadata.caps.extend(needed.into_iter().filter(|(need, _)| *need).map(|(_, cap)| cap.to_string()));
+        own.caps.extend(needed.into_iter().filter(|(need, _)| *need).map(|(_, cap)| cap.to_string()));
         let digest = self.write(encode(terminal));
-        self.metadata.insert(digest.to_string(), metadata);
+        self.metadata.insert(digest.to_string(), own);
         Ok(pb::Definition {
             def: self.vertices,
             metadata: self
                 .metadata
-                .iter()
-                .map(|(digest, metadata)| (digest.clone(), metadata.into()))
+                .into_iter()
+                .map(|(digest, metadata)| (digest, (&metadata).into()))
                 .collect(),
             source: Some(self.sources.finish()),
         })

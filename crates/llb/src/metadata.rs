@@ -1,6 +1,7 @@
 //! What belongs to a vertex without being part of its digest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kiln_proto::pb;
 
@@ -12,8 +13,8 @@ pub const DESCRIPTION_CUSTOM_NAME: &str = "llb.customname";
 pub struct OpMetadata {
     /// Run even if there is a cached result.
     pub ignore_cache: bool,
-    /// Texts for people and tools.
-    pub description: BTreeMap<String, String>,
+    /// Texts for people and tools; shared with whoever shows them.
+    pub description: Arc<BTreeMap<String, String>>,
     /// Whether the result may go into an exported cache; none: the exporter decides.
     pub export_cache: Option<bool>,
     /// Capabilities that the vertex needs.
@@ -58,7 +59,11 @@ impl OpMetadata {
     /// Takes over what `other` says, as two vertices that turn out equal are merged.
     pub fn merge(&mut self, other: &OpMetadata) {
         self.ignore_cache |= other.ignore_cache;
-        self.description.extend(other.description.clone());
+        if self.description.is_empty() {
+            self.description.clone_from(&other.description);
+        } else if !other.description.is_empty() {
+            Arc::make_mut(&mut self.description).extend((*other.description).clone());
+        }
         if other.export_cache.is_some() {
             self.export_cache = other.export_cache;
         }
@@ -76,7 +81,7 @@ impl From<&pb::OpMetadata> for OpMetadata {
     fn from(metadata: &pb::OpMetadata) -> Self {
         Self {
             ignore_cache: metadata.ignore_cache,
-            description: metadata.description.clone(),
+            description: Arc::new(metadata.description.clone()),
             export_cache: metadata.export_cache.map(|export| export.value),
             // As BuildKit reads it: to be listed is to be needed, whatever the value says.
             caps: metadata.caps.keys().cloned().collect(),
@@ -102,7 +107,7 @@ impl From<&OpMetadata> for pb::OpMetadata {
     fn from(metadata: &OpMetadata) -> Self {
         Self {
             ignore_cache: metadata.ignore_cache,
-            description: metadata.description.clone(),
+            description: (*metadata.description).clone(),
             export_cache: metadata.export_cache.map(|value| pb::ExportCache { value }),
             caps: metadata.caps.iter().map(|cap| (cap.clone(), true)).collect(),
             progress_group: metadata.progress_group.as_ref().map(|group| pb::ProgressGroup {

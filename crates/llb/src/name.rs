@@ -1,5 +1,7 @@
 //! What progress calls a vertex that has no name of its own.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use kiln_oci::Digest;
 
@@ -10,7 +12,7 @@ use crate::op::{FileActionKind, Op};
 const NAME_BYTES_MAX: usize = 4096;
 
 /// The name of a vertex whose inputs are known.
-pub(crate) fn of_vertex(op: &Op, inputs: &[Edge], vertices: &IndexMap<Digest, Vertex>) -> String {
+pub(crate) fn of_vertex(op: &Op, inputs: &[Edge], vertices: &IndexMap<Digest, Arc<Vertex>>) -> String {
     let input = |number: usize| {
         let vertex = inputs.get(number).and_then(|edge| vertices.get(&edge.vertex));
         vertex.map_or("", |vertex| vertex.name.as_str())

@@ -19,7 +19,6 @@ use kiln_session::daemon::{Caller, SessionId, SessionManager};
 use kiln_solver::{
     BuildOptions, Cache, CacheMap, CacheSource, CachedResult, Digest, Edge, Graph, JobId, MemoryKeyStore,
     NoProgress, Op, OpContext, RecordId, ResultStore, Solver, SolverOptions, StoreError, Vertex,
-    VertexOptions,
 };
 use kiln_store::{BlobOptions, CommitInfo, LayerMeta, NoObserver, Ref, Store, StoreOptions};
 use tempfile::TempDir;
@@ -103,7 +102,7 @@ impl Daemon {
                 .map(|input| Edge::new(Digest::of(format!("vertex {input}").as_bytes()), 0))
                 .into_iter()
                 .collect(),
-            options: VertexOptions::default(),
+            options: Arc::default(),
         };
         let vertices =
             vec![vertex("base", None), vertex("middle", Some("base")), vertex("top", Some("middle"))];

@@ -283,7 +283,7 @@ impl<O: Op> VertexState<O> {
         SolveError {
             vertex: Some(self.vertex.digest.clone()),
             op: Some(self.vertex.op.clone()),
-            description: Arc::new(self.vertex.options.description.clone()),
+            description: self.vertex.options.description.clone(),
             kind,
         }
     }

@@ -42,6 +42,11 @@ impl Digest {
         &self.0
     }
 
+    /// The text form, shared.
+    pub(crate) fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+
     /// True for digests that no later build computes again; keys made of them are not kept.
     pub fn is_ephemeral(&self) -> bool {
         self.0.starts_with("random:") || self.0.starts_with("session:")

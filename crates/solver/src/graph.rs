@@ -42,14 +42,14 @@ pub struct VertexOptions {
     /// Whether a cache export takes the result of this vertex: yes, no, or as the exporter's mode has it.
     pub export_cache: Option<bool>,
     /// What displays call it.
-    pub name: String,
+    pub name: Arc<str>,
     /// Free text for displays and errors.
-    pub description: BTreeMap<String, String>,
+    pub description: Arc<BTreeMap<String, String>>,
     /// Group in displays.
-    pub progress_group: Option<ProgressGroup>,
+    pub progress_group: Option<Arc<ProgressGroup>>,
 }
 
-/// One node: an op with its inputs.
+/// One node: an op with its inputs. Cheap to clone.
 #[derive(Debug)]
 pub struct Vertex<O> {
     /// Digest of the definition up to here, inputs included. Equal digests mean: the same vertex.
@@ -57,9 +57,9 @@ pub struct Vertex<O> {
     /// What it does.
     pub op: Arc<O>,
     /// Where its inputs come from, in the op's order.
-    pub inputs: Vec<Edge>,
+    pub inputs: Arc<[Edge]>,
     /// Names and flags.
-    pub options: VertexOptions,
+    pub options: Arc<VertexOptions>,
 }
 
 impl<O> Clone for Vertex<O> {
@@ -107,7 +107,7 @@ impl<O: Op> Graph<O> {
     pub fn new(vertices: Vec<Vertex<O>>) -> Result<Self, GraphError> {
         let mut by_digest = HashMap::with_capacity(vertices.len());
         for (index, vertex) in vertices.iter().enumerate() {
-            for input in &vertex.inputs {
+            for input in vertex.inputs.iter() {
                 if !by_digest.contains_key(&input.vertex) {
                     return Err(GraphError::UnknownInput {
                         vertex: vertex.digest.clone(),

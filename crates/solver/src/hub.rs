@@ -38,12 +38,12 @@ impl<O: Op> Hub<O> {
         let event = VertexEvent {
             digest: vertex.digest.clone(),
             inputs: vertex.inputs.iter().map(|input| input.vertex.clone()).collect(),
-            name: vertex.options.name.as_str().into(),
+            name: vertex.options.name.clone(),
             started: None,
             completed: None,
             cached: false,
             error: None,
-            progress_group: vertex.options.progress_group.clone().map(Arc::new),
+            progress_group: vertex.options.progress_group.clone(),
         };
         Arc::new(Hub {
             clock,

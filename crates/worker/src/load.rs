@@ -31,13 +31,16 @@ impl Worker {
     pub async fn load(&self, definition: &pb::Definition, build: &Arc<BuildContext>) -> Result<Loaded> {
         let graph = apply_policy(kiln_llb::Graph::load(definition)?, self, build).await?;
         let mut vertices = Vec::with_capacity(graph.vertices().len());
+        let mut digests = HashMap::with_capacity(graph.vertices().len());
         let mut without_cache = Vec::new();
         for vertex in graph.vertices() {
             check_entitlements(&vertex.op, build.entitlements())?;
             if let (Op::Exec(exec), true) = (&vertex.op, vertex.metadata.ignore_cache) {
                 without_cache.extend_from_slice(&exec.mounts);
             }
-            vertices.push(self.vertex(vertex));
+            let solver_vertex = self.vertex(vertex, &digests);
+            digests.insert(&vertex.digest, solver_vertex.digest.clone());
+            vertices.push(solver_vertex);
         }
         self.forget_caches(&without_cache)?;
         let result = graph.result();
@@ -46,28 +49,31 @@ impl Worker {
         Ok(Loaded { graph: solver_graph, edge, definition: graph })
     }
 
-    fn vertex(&self, vertex: &kiln_llb::Vertex) -> Vertex<VertexOp> {
+    /// `inputs` has the digests of what was loaded before it, to share their texts.
+    fn vertex(
+        &self,
+        vertex: &Arc<kiln_llb::Vertex>,
+        inputs: &HashMap<&Digest, kiln_solver::Digest>,
+    ) -> Vertex<VertexOp> {
         let metadata = &vertex.metadata;
         let options = VertexOptions {
             ignore_cache: metadata.ignore_cache,
             export_cache: metadata.export_cache,
-            name: vertex.name.clone(),
+            name: vertex.name.as_str().into(),
             description: metadata.description.clone(),
-            progress_group: metadata.progress_group.as_ref().map(|group| ProgressGroup {
-                id: group.id.clone(),
-                name: group.name.clone(),
-                weak: group.weak,
+            progress_group: metadata.progress_group.as_ref().map(|group| {
+                Arc::new(ProgressGroup { id: group.id.clone(), name: group.name.clone(), weak: group.weak })
             }),
+        };
+        let edge = |edge: &kiln_llb::Edge| {
+            let known = inputs.get(&edge.vertex).cloned();
+            Edge::new(known.unwrap_or_else(|| solver_digest(&edge.vertex)), edge.index)
         };
         Vertex {
             digest: solver_digest(&vertex.digest),
             op: Arc::new(VertexOp::new(self.clone(), vertex.clone())),
-            inputs: vertex
-                .inputs
-                .iter()
-                .map(|edge| Edge::new(solver_digest(&edge.vertex), edge.index))
-                .collect(),
-            options,
+            inputs: vertex.inputs.iter().map(edge).collect(),
+            options: Arc::new(options),
         }
     }
 }

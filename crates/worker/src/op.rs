@@ -20,7 +20,7 @@ use crate::source::{Source, SourcePin};
 /// A vertex bound to the worker that runs it.
 pub struct VertexOp {
     worker: Worker,
-    vertex: kiln_llb::Vertex,
+    vertex: Arc<kiln_llb::Vertex>,
     platform: Platform,
     /// What a source found out about itself.
     source: Source,
@@ -36,7 +36,7 @@ impl std::fmt::Debug for VertexOp {
 }
 
 impl VertexOp {
-    pub(crate) fn new(worker: Worker, vertex: kiln_llb::Vertex) -> VertexOp {
+    pub(crate) fn new(worker: Worker, vertex: Arc<kiln_llb::Vertex>) -> VertexOp {
         let platform = worker.platform_of(vertex.platform.as_ref());
         VertexOp { worker, vertex, platform, source: Source::default() }
     }

@@ -231,7 +231,10 @@ impl FileOp {
                 kind,
             })
         });
-        Ok(Self { actions: actions.collect::<Result<_, _>>()? })
+        let mut actions = actions.collect::<Result<Vec<_>, _>>()?;
+        // Most have one action, and a vector that grows begins with room for four.
+        actions.shrink_to_fit();
+        Ok(Self { actions })
     }
 
     /// The protobuf form, in which actions are numbered after the vertex's `inputs`.

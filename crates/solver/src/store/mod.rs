@@ -42,7 +42,7 @@ impl fmt::Debug for KeyId {
 
 impl From<&Digest> for KeyId {
     fn from(digest: &Digest) -> Self {
-        KeyId::new(digest.as_str())
+        KeyId(digest.shared())
     }
 }
 

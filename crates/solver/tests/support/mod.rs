@@ -238,10 +238,15 @@ pub fn graph(steps: &[Step]) -> (Graph<Step>, Edge) {
         digests.insert(step.name.clone(), digest.clone());
         let options = VertexOptions {
             ignore_cache: step.ignore_cache,
-            name: step.name.clone(),
+            name: step.name.as_str().into(),
             ..VertexOptions::default()
         };
-        vertices.push(Vertex { digest, op: Arc::new(step.clone()), inputs, options });
+        vertices.push(Vertex {
+            digest,
+            op: Arc::new(step.clone()),
+            inputs: inputs.into(),
+            options: Arc::new(options),
+        });
     }
     let top = vertices.last().expect("a step").digest.clone();
     (Graph::new(vertices).expect("a graph"), Edge::new(top, 0))

@@ -29,7 +29,7 @@ pub async fn execute(
 ) -> Result<Vec<Ref>> {
     let cancel = Arc::new(AtomicBool::new(false));
     let _cancel_when_dropped = SetOnDrop(cancel.clone());
-    let (worker, op, name) = (vertex.worker().clone(), op.clone(), cx.options().name.clone());
+    let (worker, op, name) = (vertex.worker().clone(), op.clone(), cx.options().name.to_string());
     let run =
         Run { worker: worker.clone(), inputs, name, cancel, done: HashMap::new(), open: HashMap::new() };
     worker.blocking(move || run.all(&op)).await?
