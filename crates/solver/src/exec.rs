@@ -7,8 +7,8 @@ use crate::stage::or_cancelled;
 use crate::{
     CacheKey, CacheMap, CachedResult, Decision, KeyInput, Op, OpContext, SolveError, SolveErrorKind,
 };
-use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
+use futures::{FutureExt, TryFutureExt};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -149,8 +149,8 @@ impl<O: Op> VertexState<O> {
         };
         self.hub.started(false);
         let cx = self.context(&cancel);
-        let work =
-            async { self.vertex.op.execute(results, &cx).await.map_err(|error| self.op_failed(error)) };
+        // On the heap, and not before it may run: what an op keeps while it works is large, and thousands of vertices may wait for a permit.
+        let work = self.vertex.op.execute(results, &cx).map_err(|error| self.op_failed(error)).boxed();
         let done =
             if self.vertex.op.drop_on_cancel() { or_cancelled(&cancel, work).await } else { work.await };
         drop(permit);
@@ -218,5 +218,44 @@ impl<O: Op> EdgeRef<O> {
         };
         let keys = self.save_executed(output, &executed.inputs).await?;
         Ok(self.solution(output.clone(), keys))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Digest;
+
+    /// Keeps much while it works.
+    struct Large;
+
+    impl Op for Large {
+        type Output = ();
+        type Error = std::io::Error;
+        type JobContext = ();
+
+        async fn cache_map(
+            &self,
+            _page: usize,
+            _cx: &OpContext<Self>,
+        ) -> Result<CacheMap<Self>, Self::Error> {
+            Ok(CacheMap::new(Digest::new("sha256:aa")))
+        }
+
+        async fn execute(&self, _inputs: Vec<()>, _cx: &OpContext<Self>) -> Result<Vec<()>, Self::Error> {
+            let held = std::hint::black_box([0_u8; 1 << 16]);
+            tokio::task::yield_now().await;
+            drop(std::hint::black_box(held));
+            Ok(vec![()])
+        }
+    }
+
+    fn size_of_future<A, B, F: Future>(_start: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_vertex_that_waits_does_not_hold_what_its_op_will_need() {
+        assert!(size_of_future(VertexState::<Large>::run) < 1 << 13);
     }
 }
