@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use common::{TestStore, is_root, layer, text, write};
 use kiln_store::{
@@ -286,4 +287,22 @@ async fn a_frozen_layer_is_not_changed_under_those_who_look_at_it() {
     assert!(!t.store.records().exists(&RecordId::new("r2")).expect("read"), "what it was is forgotten");
     assert!(!t.store.keys().exists("k2").expect("read"));
     assert!(t.store.records().exists(&RecordId::new("r")).expect("read"));
+}
+
+#[test]
+fn a_layer_sees_the_root_of_the_topmost_layer_below() {
+    let t = TestStore::new();
+    let store = &t.store;
+    let with_mode = |parent: &Ref, mode: u32| {
+        let layer = store.new_layer(parent, LayerMeta::regular("step")).expect("makes");
+        fs::set_permissions(layer.dir(), fs::Permissions::from_mode(mode)).expect("changes");
+        layer.commit(CommitInfo::default()).expect("commits")
+    };
+    let scratch = store.new_layer(&Ref::scratch(), LayerMeta::regular("step")).expect("makes");
+    assert!(scratch.lower_root().expect("looks").is_none());
+    let below = with_mode(&with_mode(&Ref::scratch(), 0o700), 0o711);
+    let layer = store.new_layer(&below, LayerMeta::regular("step")).expect("makes");
+    let of_all = layer.lower().expect("opens").root().expect("looks").expect("is there").meta;
+    let root = layer.lower_root().expect("looks").expect("is there").meta;
+    assert_eq!((root.mode & 0o7777, root.mode), (0o711, of_all.mode));
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_layer::Usage;
 use kiln_layer::tree::CopyHow;
-use kiln_layer::union::Union;
+use kiln_layer::union::{Node, Union};
 use kiln_oci::Digest;
 use rusqlite::params;
 
@@ -65,6 +65,14 @@ impl MutableLayer {
     /// The union of its parent's layers, all of which must be unpacked.
     pub fn lower(&self) -> Result<Union> {
         self.store.union(&self.parent)
+    }
+
+    /// The root of that union, by the parent's topmost layer alone: that is the one which shows. `None` where there is no layer below.
+    pub fn lower_root(&self) -> Result<Option<Node>> {
+        let Some(top) = self.parent.top() else { return Ok(None) };
+        let dir = top.dir()?;
+        let failed = Error::layer(dir.display());
+        Union::open(&[&dir], self.store.format()).and_then(|union| union.root()).map_err(failed)
     }
 
     /// What to mount to write into it through the parent's view. Parents must be unpacked.

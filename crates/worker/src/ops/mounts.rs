@@ -360,7 +360,7 @@ impl Prepared {
 /// The layer's root looks like the one below it: overlayfs shows the topmost.
 pub(crate) fn inherit_root(layer: &MutableLayer) -> Result<()> {
     use std::os::unix::fs::{PermissionsExt, chown};
-    let Some(below) = layer.lower()?.root()? else { return Ok(()) };
+    let Some(below) = layer.lower_root()? else { return Ok(()) };
     let (dir, meta) = (layer.dir(), &below.meta);
     let _ = chown(dir, Some(meta.uid), Some(meta.gid));
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(meta.mode))
