@@ -1,7 +1,8 @@
 //! What a build reports, kept so that a client that asks late sees it all, and handed to every client that asks.
 //!
-//! Events are turned into wire messages once, as they come, and kept in one list. A subscriber is a place in that list. Vertices
-//! and statuses are few; logs are not, so the list holds at most [`LOG_BYTES_MAX`] of them and forgets the oldest first.
+//! Events are kept in one list, and a subscriber is a place in that list. Those of vertices, of which there may be thousands, share their
+//! texts with the solver and become wire messages only as they are sent; the others are turned into messages once, as they come. Of logs the
+//! list holds at most [`LOG_BYTES_MAX`] and forgets the oldest first.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,7 @@ use std::time::SystemTime;
 
 use kiln_proto::control::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
 use kiln_proto::prost_types::Timestamp;
-use kiln_solver::{Event, ProgressSink};
+use kiln_solver::{Event, ProgressSink, VertexEvent};
 use tokio::sync::Notify;
 
 /// Log bytes that one build keeps for clients that ask late.
@@ -37,7 +38,7 @@ struct State {
 
 #[derive(Clone)]
 enum Item {
-    Vertex(Arc<Vertex>),
+    Vertex(Arc<VertexEvent>),
     Status(Arc<VertexStatus>),
     Log(Arc<VertexLog>),
     Warning(Arc<VertexWarning>),
@@ -128,7 +129,7 @@ impl Subscription {
             }
             taken += 1;
             match item {
-                Item::Vertex(vertex) => answer.vertexes.push(Vertex::clone(vertex)),
+                Item::Vertex(vertex) => answer.vertexes.push(to_vertex(vertex)),
                 Item::Status(status) => answer.statuses.push(VertexStatus::clone(status)),
                 Item::Log(log) => {
                     log_bytes += log.msg.len();
@@ -146,20 +147,7 @@ impl Subscription {
 impl ProgressSink for BuildProgress {
     fn event(&self, event: Event) {
         match event {
-            Event::Vertex(vertex) => self.push(Item::Vertex(Arc::new(Vertex {
-                digest: vertex.digest.to_string(),
-                inputs: vertex.inputs.iter().map(ToString::to_string).collect(),
-                name: vertex.name.to_string(),
-                cached: vertex.cached,
-                started: vertex.started.map(to_timestamp),
-                completed: vertex.completed.map(to_timestamp),
-                error: vertex.error.as_deref().unwrap_or_default().to_owned(),
-                progress_group: vertex.progress_group.map(|group| kiln_proto::pb::ProgressGroup {
-                    id: group.id.clone(),
-                    name: group.name.clone(),
-                    weak: group.weak,
-                }),
-            }))),
+            Event::Vertex(vertex) => self.push(Item::Vertex(Arc::new(vertex))),
             Event::Status { vertex, status, time } => self.push(Item::Status(Arc::new(VertexStatus {
                 id: status.id.to_string(),
                 vertex: vertex.to_string(),
@@ -193,6 +181,23 @@ impl ProgressSink for BuildProgress {
             }
             Event::Decision { .. } => {}
         }
+    }
+}
+
+fn to_vertex(vertex: &VertexEvent) -> Vertex {
+    Vertex {
+        digest: vertex.digest.to_string(),
+        inputs: vertex.inputs.iter().map(ToString::to_string).collect(),
+        name: vertex.name.to_string(),
+        cached: vertex.cached,
+        started: vertex.started.map(to_timestamp),
+        completed: vertex.completed.map(to_timestamp),
+        error: vertex.error.as_deref().unwrap_or_default().to_owned(),
+        progress_group: vertex.progress_group.as_ref().map(|group| kiln_proto::pb::ProgressGroup {
+            id: group.id.clone(),
+            name: group.name.clone(),
+            weak: group.weak,
+        }),
     }
 }
 
@@ -232,7 +237,16 @@ mod tests {
     #[tokio::test]
     async fn logs_are_bounded_and_vertices_stay() {
         let progress = Arc::new(BuildProgress::default());
-        progress.push(Item::Vertex(Arc::new(Vertex::default())));
+        progress.event(Event::Vertex(VertexEvent {
+            digest: "sha256:aa".into(),
+            inputs: Arc::from(["sha256:bb".into()]),
+            name: "one".into(),
+            started: None,
+            completed: None,
+            cached: true,
+            error: None,
+            progress_group: None,
+        }));
         for _ in 0..40 {
             log(&progress, 1 << 20);
         }
@@ -241,6 +255,10 @@ mod tests {
         let (mut vertices, mut logs) = (0, 0);
         let mut reader = progress.subscribe();
         while let Some(answer) = reader.next().await {
+            for vertex in &answer.vertexes {
+                assert_eq!((vertex.digest.as_str(), vertex.name.as_str()), ("sha256:aa", "one"));
+                assert_eq!((vertex.inputs.as_slice(), vertex.cached), (&["sha256:bb".to_owned()][..], true));
+            }
             vertices += answer.vertexes.len();
             logs += answer.logs.len();
         }
