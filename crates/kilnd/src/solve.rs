@@ -189,23 +189,19 @@ async fn build(
         attest::scan(&bridge, request, sbom, &platforms, &mut solution).await?;
         wait(&solution).await?;
     }
-    let traced = made.traced.insert(Traced::new(
-        &daemon.store,
-        bridge.trace(),
-        &solution,
-        &platforms,
-        BuildFacts {
-            invocation_id: request.id.clone(),
-            started: Some(started),
-            compatibility_version: request.compatibility_version,
-            dockerfile_version: version::DOCKERFILE_VERSION.to_owned(),
-            custom_env: daemon.settings.provenance_env.clone(),
-            steps: None,
-        },
-    ));
+    let facts = BuildFacts {
+        invocation_id: request.id.clone(),
+        started: Some(started),
+        compatibility_version: request.compatibility_version,
+        dockerfile_version: version::DOCKERFILE_VERSION.to_owned(),
+        custom_env: daemon.settings.provenance_env.clone(),
+        steps: None,
+    };
     let mut first = true;
     let done = loop {
         let generation = imports.generation();
+        let traced = Traced::new(&daemon.store, bridge.trace(), &solution, &platforms, facts.clone());
+        let traced = made.traced.insert(traced);
         let results: exporting::Results = solution.clone().try_map(|promise| promise.solved())?;
         let mut source =
             exporting::Source::from(results.clone().try_map(|result| Ok::<_, Error>(result.into_output()))?);

@@ -1,6 +1,5 @@
 //! Statements of how a build's results were made: for exporters, where the client wants them, and for the history.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -9,13 +8,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_export::ExportError;
 use kiln_export::provenance::{
-    BuildFacts, Capture, ImageMaterial, LayerFacts, Provenance, ProvenanceMode, ProvenanceOptions, Request,
-    build_steps,
+    BuildFacts, BuildSteps, Capture, ImageMaterial, LayerFacts, Provenance, ProvenanceMode,
+    ProvenanceOptions, Request, build_steps,
 };
 use kiln_export::source::{LateContent, PlatformRef, Source};
 use kiln_frontend::{Error, Refs, Solution};
-use kiln_oci::{Digest, Timestamp};
+use kiln_oci::Timestamp;
+use kiln_proto::pb;
+use kiln_solver::CachedResult;
 use kiln_store::{Ref, Store};
+use kiln_worker::VertexOp;
 
 use super::layers::layers;
 use crate::bridge::{Promise, Trace};
@@ -31,10 +33,13 @@ pub struct Traced {
     by_platform: bool,
 }
 
+/// Without its promise, which would keep the loaded graph in memory while statements are written.
+#[derive(Clone)]
 struct TracedResult {
     /// The platform's id; empty for a result without platforms.
     id: String,
-    promise: Promise,
+    definition: Arc<pb::Definition>,
+    result: Option<CachedResult<VertexOp>>,
     request: Request,
     capture: Capture,
 }
@@ -83,7 +88,13 @@ impl Traced {
                 let images = if id.is_empty() { images } else { of_platform(id, images, platforms) };
                 images.into_iter().for_each(|image| capture.add_image(image));
                 let request = branch.request(&capture).unwrap_or_default();
-                TracedResult { id: id.to_owned(), promise: promise.clone(), request, capture }
+                TracedResult {
+                    id: id.to_owned(),
+                    definition: promise.definition().clone(),
+                    result: promise.result_now(),
+                    request,
+                    capture,
+                }
             })
             .collect();
         Traced { store: store.clone(), results, finished: Arc::default(), facts, by_platform }
@@ -136,52 +147,57 @@ impl Traced {
         result: &TracedResult,
         options: &ProvenanceOptions,
     ) -> Result<Statement, ExportError> {
-        let mut facts = self.facts.clone();
-        let mut places = BTreeMap::new();
-        if options.mode == ProvenanceMode::Max {
-            let steps = build_steps(result.promise.definition())?;
-            places.clone_from(&steps.places);
-            facts.steps = Some(steps);
-        }
-        let provenance = Provenance::new(options.clone(), &result.request, result.capture.clone(), facts)?;
-        Ok(Statement {
-            provenance,
-            places,
-            promise: result.promise.clone(),
+        let statement = Statement {
+            options: options.clone(),
+            facts: self.facts.clone(),
+            made: result.clone(),
             store: self.store.clone(),
             finished: self.finished.clone(),
-        })
+        };
+        // What it lacks is told now, not when it is written.
+        statement.provenance(None)?;
+        Ok(statement)
     }
 }
 
-/// A statement that waits for the layers which exporters make.
+/// A statement that waits for the layers which exporters make. The steps of a build, listed, take far more memory than the graph they are
+/// listed from: they are made when the statement is written, and gone when it has been.
 struct Statement {
-    provenance: Provenance,
-    places: BTreeMap<Digest, usize>,
-    promise: Promise,
+    options: ProvenanceOptions,
+    facts: BuildFacts,
+    made: TracedResult,
     store: Store,
     finished: Arc<OnceLock<Timestamp>>,
 }
 
+impl Statement {
+    fn provenance(&self, steps: Option<BuildSteps>) -> Result<Provenance, ExportError> {
+        let facts = BuildFacts { steps, ..self.facts.clone() };
+        Provenance::new(self.options.clone(), &self.made.request, self.made.capture.clone(), facts)
+    }
+}
+
 impl fmt::Debug for Statement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Statement").field("provenance", &self.provenance).finish_non_exhaustive()
+        f.debug_struct("Statement").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
 impl LateContent for Statement {
     async fn bytes(&self) -> Result<Bytes, ExportError> {
-        let mut provenance = self.provenance.clone();
-        let found = match self.promise.result_now() {
-            Some(result) if provenance.tells_steps() => {
-                layers(&self.store, &result, &self.places).map_err(|error| {
+        let (mut steps, mut found) = (None, LayerFacts::new());
+        if self.options.mode == ProvenanceMode::Max {
+            let listed = build_steps(&self.made.definition)?;
+            if let Some(result) = &self.made.result {
+                found = layers(&self.store, result, &listed.places).map_err(|error| {
                     ExportError::failed("failed to look up the layers of a build's steps", error)
-                })?
+                })?;
             }
-            _ => LayerFacts::new(),
-        };
+            steps = Some(listed);
+        }
         let finished = *self.finished.get_or_init(|| Timestamp::from(SystemTime::now()));
+        let mut provenance = self.provenance(steps)?;
         provenance.finish(finished, found);
         Ok(provenance.to_json()?.into())
     }

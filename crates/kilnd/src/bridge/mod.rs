@@ -219,7 +219,7 @@ impl Bridge for BuildBridge {
     }
 
     fn definition(&self, reference: &Promise) -> pb::Definition {
-        reference.definition().clone()
+        pb::Definition::clone(reference.definition())
     }
 
     async fn evaluate(&self, reference: &Promise) -> Result<(), Error> {

@@ -19,7 +19,7 @@ pub struct Promise(Arc<Inner>);
 
 struct Inner {
     job: Job<VertexOp>,
-    definition: pb::Definition,
+    definition: Arc<pb::Definition>,
     loaded: Loaded,
     options: BuildOptions<VertexOp>,
     imports: Arc<Imports>,
@@ -44,11 +44,12 @@ impl Promise {
     ) -> Promise {
         let attempt = Attempt { generation: imports.generation(), ..Attempt::default() };
         let attempt = Mutex::new(Arc::new(attempt));
+        let definition = Arc::new(definition);
         Promise(Arc::new(Inner { job, definition, loaded, options, imports, attempt }))
     }
 
     /// The graph it is promised from.
-    pub fn definition(&self) -> &pb::Definition {
+    pub fn definition(&self) -> &Arc<pb::Definition> {
         &self.0.definition
     }
 
