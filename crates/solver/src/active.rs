@@ -191,6 +191,10 @@ impl<O: Op> Core<O> {
                 }
             }
         }
+        if active.is_empty() {
+            // A large graph leaves a large table behind.
+            *active = HashMap::new();
+        }
         drop(active);
         // Outside the lock: results may take their time to go.
         drop((held, forgotten));
@@ -298,7 +302,7 @@ impl<O: Op> Drop for VertexState<O> {
         }
         let entered = std::mem::take(self.entered.get_mut().unwrap_or_else(PoisonError::into_inner));
         if !entered.is_empty() {
-            self.core.inflight.remove(entered, std::ptr::from_ref(self));
+            self.core.inflight.remove(entered);
         }
         let mut stack = Vec::new();
         take(self, &mut stack);

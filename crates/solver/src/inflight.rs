@@ -87,16 +87,27 @@ impl<O: Op> Inflight<O> {
         other.filter(|other| !Arc::ptr_eq(other, state))
     }
 
-    /// Takes the entries of a vertex out again.
-    pub(crate) fn remove(&self, entries: Vec<Entry>, state: *const VertexState<O>) {
+    /// Takes the entries of a vertex out again that is being dropped. By then nobody holds it, and it may have been moved, so that its
+    /// address tells nothing.
+    pub(crate) fn remove(&self, entries: Vec<Entry>) {
         let mut map = self.lock();
         for entry in entries {
             if let Some(list) = map.get_mut(&entry) {
-                list.retain(|known| known.as_ptr() != state);
+                list.retain(|known| known.strong_count() > 0);
                 if list.is_empty() {
                     map.remove(&entry);
                 }
             }
         }
+        if map.is_empty() {
+            // A large graph leaves a large table behind.
+            *map = HashMap::new();
+        }
+    }
+
+    /// Whether nothing is entered.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
     }
 }

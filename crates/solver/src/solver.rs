@@ -98,3 +98,64 @@ impl<O: Op> Solver<O> {
         Ok(released)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        BuildOptions, CacheMap, Digest, Edge, Graph, MemoryKeyStore, MemoryResultStore, OpContext, RecordId,
+        Vertex,
+    };
+
+    struct Step(Digest);
+
+    impl Op for Step {
+        type Output = Digest;
+        type Error = std::io::Error;
+        type JobContext = ();
+
+        async fn cache_map(
+            &self,
+            _page: usize,
+            _cx: &OpContext<Self>,
+        ) -> Result<CacheMap<Self>, Self::Error> {
+            Ok(CacheMap::new(self.0.clone()))
+        }
+
+        async fn execute(
+            &self,
+            _inputs: Vec<Digest>,
+            _cx: &OpContext<Self>,
+        ) -> Result<Vec<Digest>, Self::Error> {
+            Ok(vec![self.0.clone()])
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_a_chain_when_its_job_has_ended() {
+        let results = MemoryResultStore::<Step>::new(|output| RecordId::new(output.as_str()));
+        let cache = Cache::new("own", Arc::new(MemoryKeyStore::new()), Arc::new(results));
+        let solver = Solver::new(SolverOptions::new(cache));
+        let mut vertices: Vec<Vertex<Step>> = Vec::new();
+        for number in 0..5_u8 {
+            let digest = Digest::of(&[number]);
+            let inputs =
+                vertices.last().map(|below| Edge::new(below.digest.clone(), 0)).into_iter().collect();
+            let op = Arc::new(Step(digest.clone()));
+            vertices.push(Vertex { digest, op, inputs, options: Arc::default() });
+        }
+        let edge = Edge::new(Digest::of(&[4]), 0);
+        let graph = Graph::new(vertices).unwrap();
+        let job = solver.new_quiet_job(JobId::new("job"), Arc::new(()));
+        let built = job.build(&graph, &edge, &BuildOptions::default()).await;
+        assert!(built.is_ok_and(|built| *built.output() == Digest::of(&[4])));
+        assert!(!solver.core.inflight.is_empty());
+        drop(job);
+        assert_eq!(solver.active_vertices(), 0);
+        // Tasks that have just ended let go of their vertices a moment later.
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert!(solver.core.inflight.is_empty());
+    }
+}
