@@ -146,7 +146,7 @@ impl Store {
                 .execute(params![STATE_READY, row])?;
             Ok(())
         })?;
-        if let Some(live) = self.inner.live().get(&row).and_then(Weak::upgrade) {
+        if let Some(live) = self.inner.live().get(row) {
             live.state.store(STATE_READY, std::sync::atomic::Ordering::Release);
         }
         self.inner.sync.layer_made();
@@ -163,7 +163,7 @@ impl Store {
 
     /// Takes a layer that nobody holds; one that is still looked at as it is now is left to those who do.
     fn take_kept(&self, row: i64, key: &str, spec: &NamedSpec) -> Result<Option<NamedLayer>> {
-        let looked_at = self.inner.live().get(&row).is_some_and(|live| live.strong_count() > 0);
+        let looked_at = self.inner.live().holds(row);
         let is_base = self.inner.db.read("look up a kept layer", |db| {
             db.prepare_cached(
                 "WITH RECURSIVE lists (id) AS (

@@ -1,6 +1,5 @@
 //! The store itself: opening, and what its parts share.
 
-use std::collections::HashMap;
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ use crate::history::History;
 use crate::id::{LayerId, RefId};
 use crate::images::Images;
 use crate::keys::Keys;
-use crate::layers::{BlobOptions, CommitInfo, LayerHandle, LayerInner, LayerMeta};
+use crate::layers::{BlobOptions, CommitInfo, LayerHandle, LayerInner, LayerMeta, Live};
 use crate::mount::{self, Flats};
 use crate::named::Holds;
 use crate::options::{Backend, StoreOptions};
@@ -51,7 +50,7 @@ pub(crate) struct Inner {
     pub pool: Pool,
     pub unpack_pool: Pool,
     pub overlay: bool,
-    pub live: Mutex<HashMap<i64, Weak<LayerInner>>>,
+    pub live: Mutex<Live<LayerInner>>,
     pub unpacking: Flights<i64>,
     pub archiving: Flights<(i64, BlobOptions)>,
     pub flats: Flats,
@@ -276,7 +275,7 @@ impl Store {
 }
 
 impl Inner {
-    pub(crate) fn live(&self) -> MutexGuard<'_, HashMap<i64, Weak<LayerInner>>> {
+    pub(crate) fn live(&self) -> MutexGuard<'_, Live<LayerInner>> {
         self.live.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 

@@ -201,7 +201,7 @@ impl Store {
     pub(crate) fn layer_of_row(&self, row: i64) -> Result<Option<LayerHandle>> {
         // Looked up under the lock, which whoever removes a layer holds too.
         let mut live = self.inner.live();
-        if let Some(inner) = live.get(&row).and_then(std::sync::Weak::upgrade) {
+        if let Some(inner) = live.get(row) {
             return Ok(Some(LayerHandle { inner }));
         }
         let found = self.inner.db.read("look up a layer", |db| {
@@ -210,7 +210,7 @@ impl Store {
                 .optional()
         })?;
         if let Some(handle) = &found {
-            live.insert(row, Arc::downgrade(&handle.inner));
+            live.insert(row, &handle.inner);
         }
         Ok(found)
     }
@@ -250,7 +250,7 @@ impl Store {
             lost: Mutex::default(),
             store: Arc::clone(&self.inner),
         });
-        self.inner.live().insert(row, Arc::downgrade(&inner));
+        self.inner.live().insert(row, &inner);
         LayerHandle { inner }
     }
 }

@@ -4,6 +4,7 @@ mod blob;
 mod fetch;
 mod handle;
 mod lazy;
+mod live;
 mod mutable;
 mod provider;
 mod unpack;
@@ -15,6 +16,7 @@ pub use mutable::{CommitInfo, MutableLayer};
 pub use provider::{BoxError, FetchEvent, FetchObserver, NoObserver, Provider};
 
 pub(crate) use handle::{LayerInner, STATE_LAZY, STATE_READY, STATE_RETAINED};
+pub(crate) use live::Live;
 
 /// What kind of record a layer is, for people and for pruning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -4,7 +4,6 @@ mod filter;
 mod prune;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Weak;
 
 use kiln_layer::tree::disk_usage;
 use kiln_oci::Digest;
@@ -104,8 +103,9 @@ impl Store {
             }
         }
         let used: HashSet<i64> = {
-            let live = self.inner.live();
-            live.iter().filter(|(_, layer)| Weak::strong_count(layer) > 0).map(|(row, _)| *row).collect()
+            let mut live = self.inner.live();
+            live.sweep();
+            live.rows().collect()
         };
         let mut unmeasured = Vec::new();
         let mut rows: Vec<Row> = self.inner.db.read("list layers", |db| {

@@ -1,7 +1,6 @@
 //! Removing layers nobody needs, and blobs that then belong to nothing.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Weak;
 use std::time::Duration;
 
 use kiln_oci::Digest;
@@ -89,7 +88,7 @@ impl Store {
     fn remove_layer(&self, row: &Row) -> Result<bool> {
         // Under this lock nobody gets a new handle.
         let mut live = self.inner.live();
-        if live.get(&row.row).is_some_and(|layer| Weak::strong_count(layer) > 0) {
+        if live.holds(row.row) {
             return Ok(false);
         }
         let removed = self.inner.db.write("remove a layer", |db| {
@@ -106,7 +105,7 @@ impl Store {
             }
             Err(error) => return Err(error),
         }
-        live.remove(&row.row);
+        live.remove(row.row);
         drop(live);
         self.inner.trash(&self.inner.layer_dir(&row.record.id))?;
         Ok(true)
