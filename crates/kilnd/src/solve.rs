@@ -23,7 +23,11 @@ use crate::builds::{Running, to_timestamp};
 use crate::control::BuildRequest;
 use crate::daemon::Daemon;
 use crate::policy::BuildPolicy;
-use crate::{exporting, history, version};
+use crate::{exporting, history, memory, version};
+
+/// Builds of so many vertices give their memory back when they end. It takes 22 ms for 2,000 vertices, a thirtieth of the processor time of
+/// building them from the cache: small builds keep what they have.
+const LARGE_VERTICES: usize = 500;
 
 /// Runs a build and gives what its exporters answered.
 ///
@@ -47,6 +51,11 @@ pub async fn run(daemon: &Arc<Daemon>, request: BuildRequest) -> Result<BTreeMap
     daemon.history.started(remembered.record());
     let done = build(daemon, &request, &remembered.running, &mut made).await;
     made.close().await;
+    let large = made.vertices >= LARGE_VERTICES;
+    if large {
+        // What is told of the build takes as much memory as its graph did. Where the allocator keeps the one, it adds to the other.
+        let _ = tokio::task::spawn_blocking(memory::give_back).await;
+    }
     let record = remembered.record();
     let _details = match &done {
         Ok(response) => {
@@ -58,6 +67,9 @@ pub async fn run(daemon: &Arc<Daemon>, request: BuildRequest) -> Result<BTreeMap
     let told = tell(daemon, &request, made, record).await;
     // The client may look into the record as soon as it has its answer.
     remembered.complete().await;
+    if large {
+        tokio::task::spawn_blocking(memory::give_back);
+    }
     done.and_then(|response| told.map(|_| response))
 }
 
@@ -66,6 +78,8 @@ pub async fn run(daemon: &Arc<Daemon>, request: BuildRequest) -> Result<BTreeMap
 struct Made {
     reachable: Option<Reachable>,
     traced: Option<Traced>,
+    /// How many vertices the job had.
+    vertices: usize,
     /// By the numbers of the exporters.
     images: BTreeMap<i64, kiln_oci::Descriptor>,
 }
@@ -223,6 +237,7 @@ async fn build(
             done => break done,
         }
     };
+    made.vertices = job.vertices().len();
     job.discard();
     let done = done?;
     made.images = done.images;
