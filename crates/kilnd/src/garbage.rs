@@ -1,4 +1,4 @@
-//! Collects garbage: after builds, at most once a minute, rule by rule.
+//! Collects garbage: after builds, at most once a minute, rule by rule; and gives memory back that builds left.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use kiln_store::{PruneOptions, Store};
 use tokio::sync::Notify;
 
+use crate::memory;
 use crate::settings::GcPolicy;
 
 /// Time between the end of a build and a collection: builds that follow each other share one.
@@ -29,7 +30,12 @@ impl Garbage {
             self.0.notified().await;
             tokio::time::sleep(AFTER_BUILD).await;
             let (store, policies) = (store.clone(), policies.clone());
-            let done = tokio::task::spawn_blocking(move || run(&store, &policies)).await;
+            let collect = move || {
+                let freed = run(&store, &policies);
+                memory::give_back();
+                freed
+            };
+            let done = tokio::task::spawn_blocking(collect).await;
             match done {
                 Ok(Ok(0)) => {}
                 Ok(Ok(bytes)) => tracing::info!(bytes, "garbage was collected"),
