@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_oci::{Descriptor, Timestamp, gojson, platform};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::capture::{Capture, Material};
 use super::options::{ProvenanceMode, ProvenanceOptions, SlsaVersion};
 use super::request::{Asked, ConfigSource, Local, Parameters, Request};
-use super::steps::BuildSteps;
+use super::steps::{BuildSteps, Step};
 use crate::error::ExportError;
 use crate::source::LateContent;
 
@@ -134,16 +134,9 @@ impl Provenance {
         all
     }
 
-    fn build_config(&self) -> Option<Value> {
+    fn build_config(&self) -> Option<BuildConfig<'_>> {
         let steps = self.facts.steps.as_ref()?;
-        let mut config = Map::new();
-        if !steps.steps.is_empty() {
-            config.insert("llbDefinition".to_owned(), json!(steps.steps));
-        }
-        if !steps.places.is_empty() {
-            config.insert("digestMapping".to_owned(), json!(steps.digest_mapping()));
-        }
-        Some(config.into())
+        Some(BuildConfig { digest_mapping: steps.digest_mapping(), llb_definition: &steps.steps })
     }
 
     fn metadata(&self) -> BuildKitMetadata<'_> {
@@ -159,9 +152,11 @@ impl Provenance {
     }
 
     fn v1(&self) -> PredicateV1<'_> {
-        let mut internal = self.environment("builderPlatform");
+        let environment = self.environment("builderPlatform");
+        let mut internal: BTreeMap<String, Internal<'_>> =
+            environment.into_iter().map(|(key, value)| (key, Internal::Environment(value))).collect();
         if let Some(config) = self.build_config() {
-            internal.insert("buildConfig".to_owned(), config);
+            internal.insert("buildConfig".to_owned(), Internal::Config(config));
         }
         PredicateV1 {
             build_definition: BuildDefinition {
@@ -266,7 +261,23 @@ struct BuildDefinition<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     resolved_dependencies: &'a [Material],
     external_parameters: ExternalParameters<'a>,
-    internal_parameters: Map<String, Value>,
+    internal_parameters: BTreeMap<String, Internal<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Internal<'a> {
+    Environment(Value),
+    Config(BuildConfig<'a>),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BuildConfig<'a> {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    digest_mapping: BTreeMap<&'a str, String>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    llb_definition: &'a [Step],
 }
 
 #[derive(Serialize)]
@@ -329,7 +340,7 @@ struct PredicateV02<'a> {
     materials: &'a [Material],
     invocation: Invocation<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    build_config: Option<Value>,
+    build_config: Option<BuildConfig<'a>>,
     metadata: MetadataV02<'a>,
 }
 

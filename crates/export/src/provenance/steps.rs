@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use kiln_oci::Digest;
 use kiln_proto::pb;
 use kiln_proto::prost::Message;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::op_json::to_json;
@@ -19,12 +20,36 @@ const SESSION_ATTRS: [&str; 2] = ["local.session", "local.unique"];
 /// Steps with their numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BuildSteps {
-    /// One object a step.
-    pub steps: Vec<Value>,
+    /// The steps by their numbers.
+    pub steps: Vec<Step>,
     /// The number of each op of the definition.
     pub places: BTreeMap<Digest, usize>,
     /// The Dockerfile, and where in it each step comes from.
     pub source: Option<Value>,
+}
+
+/// One step. It becomes JSON as it is written: thousands of them as trees of JSON take more memory than all else of a build.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    number: usize,
+    /// Without its inputs.
+    op: pb::Op,
+    /// Numbers of steps, and which of their outputs.
+    inputs: Vec<(usize, i64)>,
+}
+
+impl Serialize for Step {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut step = serializer.serialize_map(None)?;
+        step.serialize_entry("id", &format!("step{}", self.number))?;
+        if !self.inputs.is_empty() {
+            let inputs: Vec<String> =
+                self.inputs.iter().map(|(number, index)| format!("step{number}:{index}")).collect();
+            step.serialize_entry("inputs", &inputs)?;
+        }
+        step.serialize_entry("op", &to_json("pb.Op", &self.op).unwrap_or_default())?;
+        step.end()
+    }
 }
 
 impl BuildSteps {
@@ -103,17 +128,9 @@ fn list(definition: &pb::Definition) -> Result<BuildSteps, ExportError> {
         .enumerate()
         .map(|(number, digest)| {
             let mut op = ops[digest].clone();
-            let inputs: Vec<String> = std::mem::take(&mut op.inputs)
-                .iter()
-                .map(|input| format!("step{}:{}", numbers[input.digest.as_str()], input.index))
-                .collect();
-            let mut step = Map::new();
-            step.insert("id".to_owned(), format!("step{number}").into());
-            step.insert("op".to_owned(), to_json("pb.Op", &op).unwrap_or_default());
-            if !inputs.is_empty() {
-                step.insert("inputs".to_owned(), inputs.into());
-            }
-            step.into()
+            let inputs = std::mem::take(&mut op.inputs);
+            let inputs = inputs.iter().map(|input| (numbers[input.digest.as_str()], input.index)).collect();
+            Step { number, op, inputs }
         })
         .collect();
     let places = order
