@@ -76,7 +76,7 @@ pub fn sources(definition: &pb::Definition) -> Vec<(String, BTreeMap<String, Str
         Op::Source(source) => Some((source.identifier.clone(), source.attrs.clone())),
         _ => None,
     };
-    graph.vertices().filter_map(source).collect()
+    graph.vertices().map(AsRef::as_ref).filter_map(source).collect()
 }
 
 #[async_trait]
