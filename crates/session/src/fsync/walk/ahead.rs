@@ -110,9 +110,10 @@ impl Ahead {
 
     fn help(&self, mut looker: Looker<'_>) {
         while let Some(dir) = self.next() {
+            let turn = Turn(&dir);
             let found = self.look(&dir, &mut looker);
             *dir.state() = State::Found(found);
-            dir.found.notify_all();
+            drop(turn);
         }
     }
 
@@ -167,6 +168,20 @@ impl Ahead {
             self.changed.notify_all();
         }
         found
+    }
+}
+
+/// A helping thread's work on a directory. However it ends, the walk does not wait for ever.
+struct Turn<'a>(&'a Dir);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        if matches!(*state, State::Looking) {
+            *state = State::Found(Err(SyncError::protocol("a thread that looks into directories panicked")));
+        }
+        drop(state);
+        self.0.found.notify_all();
     }
 }
 
