@@ -18,8 +18,8 @@ pub struct BulkReader(Inner);
 
 enum Inner {
     Small(File),
-    /// A large file of which all was in memory so far: nothing is to be waited for, and bytes that stay with one processor are taken many
-    /// times faster. Taken out when a thread takes over.
+    /// A large file of which all was in memory so far: nothing is to be waited for, nor handed from one processor to another. Taken out
+    /// when a thread takes over.
     Memory(Option<Source>),
     Large(Large),
 }
