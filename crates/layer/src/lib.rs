@@ -12,7 +12,7 @@
 //! what is below carries the `overlay.opaque` attribute. No `redirect_dir`, no `metacopy`.
 //!
 //! This crate knows nothing of registries, databases, mounts or which layers belong together.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod apply;
 pub mod bulk;

@@ -23,6 +23,22 @@ pub enum FileKind {
     Socket,
 }
 
+impl FileKind {
+    /// What a directory's listing or a mode says; `None` where it does not say.
+    pub(crate) fn from_type(file_type: FileType) -> Option<Self> {
+        match file_type {
+            FileType::RegularFile => Some(FileKind::File),
+            FileType::Directory => Some(FileKind::Dir),
+            FileType::Symlink => Some(FileKind::Symlink),
+            FileType::CharacterDevice => Some(FileKind::CharDevice),
+            FileType::BlockDevice => Some(FileKind::BlockDevice),
+            FileType::Fifo => Some(FileKind::Fifo),
+            FileType::Socket => Some(FileKind::Socket),
+            FileType::Unknown => None,
+        }
+    }
+}
+
 /// A file's attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
@@ -58,15 +74,7 @@ impl Meta {
     /// From `stat`'s answer.
     #[allow(clippy::unnecessary_cast, reason = "these fields' types differ from one processor to the next")]
     pub fn from_stat(stat: &Stat) -> Self {
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => FileKind::Dir,
-            FileType::Symlink => FileKind::Symlink,
-            FileType::CharacterDevice => FileKind::CharDevice,
-            FileType::BlockDevice => FileKind::BlockDevice,
-            FileType::Fifo => FileKind::Fifo,
-            FileType::Socket => FileKind::Socket,
-            _ => FileKind::File,
-        };
+        let kind = FileKind::from_type(FileType::from_raw_mode(stat.st_mode)).unwrap_or(FileKind::File);
         Self {
             kind,
             mode: stat.st_mode & 0o7777,

@@ -7,6 +7,7 @@
 //! usual way. Small files always do.
 
 mod buffer;
+mod cached;
 mod read;
 mod write;
 
@@ -16,7 +17,7 @@ pub use write::BulkWriter;
 /// Bytes that go to or come from the disk at once.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Pieces on their way. With the one being filled they are all the memory that a file takes.
+/// Pieces on their way to the disk. With the one being filled they are all the memory that a file takes.
 const PIECES_WAITING: usize = 3;
 
 /// From this offset on files are large.

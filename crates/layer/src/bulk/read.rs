@@ -4,14 +4,18 @@ use std::fs::File;
 use std::io::{self, IoSliceMut, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use rustix::fs::OFlags;
 use rustix::io::ReadWriteFlags;
 
-use super::buffer::Buffer;
-use super::{DIRECT_FROM_BYTES, PIECE_BYTES, PIECES_WAITING};
+use super::buffer::{ALIGN, Buffer};
+use super::{DIRECT_FROM_BYTES, PIECE_BYTES, cached};
+
+/// Buffers of each thread that reads ahead: one that the disk fills, one that waits or is read.
+const BUFFERS_PER_LANE: usize = 2;
 
 /// Reads a file front to back. What of it is in memory comes from there, and nothing is put there that was not.
 pub struct BulkReader(Inner);
@@ -24,12 +28,19 @@ enum Inner {
     Large(Large),
 }
 
-/// Pieces that a thread reads ahead.
+/// Pieces that threads read ahead, each of them every second one: a disk that is asked for one thing at a time rests in between.
 struct Large {
-    full: Option<Receiver<io::Result<Box<Buffer>>>>,
-    empty: SyncSender<Box<Buffer>>,
-    piece: Option<Box<Buffer>>,
+    lanes: [Lane; 2],
+    /// Whose piece comes next.
+    turn: usize,
+    piece: Option<(usize, Box<Buffer>)>,
     at: usize,
+}
+
+/// One thread and its buffers.
+struct Lane {
+    full: Option<Receiver<io::Result<Box<Buffer>>>>,
+    empty: Option<SyncSender<Box<Buffer>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -37,11 +48,13 @@ impl BulkReader {
     /// Reads the file at `path`, which nobody changes meanwhile.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        if file.metadata()?.len() <= DIRECT_FROM_BYTES {
+        let size = file.metadata()?.len();
+        if size <= DIRECT_FROM_BYTES {
             return Ok(Self(Inner::Small(file)));
         }
         let direct = File::options().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path).ok();
-        Ok(Self(Inner::Memory(Some(Source { file, direct, offset: 0 }))))
+        let told = cached::is_told(&file);
+        Ok(Self(Inner::Memory(Some(Source { file, size, direct, told, offset: 0, cached_to: 0 }))))
     }
 }
 
@@ -52,9 +65,8 @@ impl Read for BulkReader {
             Inner::Large(large) => large.read(out),
             Inner::Memory(source) => {
                 if let Some(source) = source
-                    && let Some(read) = source.read_memory(out)
+                    && let Some(read) = source.read_on(out)
                 {
-                    source.offset += *read.as_ref().unwrap_or(&0) as u64;
                     return read;
                 }
                 let left =
@@ -67,29 +79,20 @@ impl Read for BulkReader {
 }
 
 impl Large {
-    fn start(mut source: Source) -> io::Result<Self> {
-        let (filled, full) = sync_channel(PIECES_WAITING);
-        let (empty, buffers) = sync_channel::<Box<Buffer>>(PIECES_WAITING + 1);
-        for _ in 0..=PIECES_WAITING {
-            // There is room for all of them.
-            let _ = empty.try_send(Box::new(Buffer::new(PIECE_BYTES)));
-        }
-        let work = move || {
-            for mut buffer in buffers {
-                let piece = source.read(&mut buffer).map(|()| buffer);
-                let last = piece.as_ref().map_or(true, |piece| piece.filled().is_empty());
-                if filled.send(piece).is_err() || last {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("kiln-disk".into()).spawn(work)?;
-        Ok(Self { full: Some(full), empty, piece: None, at: 0, thread: Some(thread) })
+    fn start(source: Source) -> io::Result<Self> {
+        // What the disk can read alone begins at the next aligned place; up to there the file is read as any other.
+        let first = source.offset.next_multiple_of(ALIGN as u64);
+        let mut head = Box::new(Buffer::new(ALIGN));
+        let len = source.file.read_at(&mut head.room()[..(first - source.offset) as usize], source.offset)?;
+        head.set_len(len);
+        let source = Arc::new(source);
+        let lane = |number: u64| Lane::start(&source, first + number * PIECE_BYTES as u64);
+        Ok(Self { lanes: [lane(0)?, lane(1)?], turn: 0, piece: Some((0, head)), at: 0 })
     }
 
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
-            if let Some(piece) = &self.piece {
+            if let Some((_, piece)) = &self.piece {
                 let rest = &piece.filled()[self.at..];
                 if !rest.is_empty() {
                     let len = rest.len().min(out.len());
@@ -98,15 +101,15 @@ impl Large {
                     return Ok(len);
                 }
             }
-            if let Some(used) = self.piece.take() {
-                // The thread has ended: nothing is left to read.
-                let _ = self.empty.try_send(used);
+            if let Some((lane, used)) = self.piece.take() {
+                self.lanes[lane].give_back(used);
             }
-            let next = self.full.as_ref().and_then(|full| full.recv().ok()).transpose()?;
-            match next {
+            let lane = self.turn;
+            match self.lanes[lane].next()? {
                 Some(piece) if !piece.filled().is_empty() => {
-                    self.piece = Some(piece);
+                    self.piece = Some((lane, piece));
                     self.at = 0;
+                    self.turn = (lane + 1) % self.lanes.len();
                 }
                 _ => return Ok(0),
             }
@@ -114,10 +117,48 @@ impl Large {
     }
 }
 
-impl Drop for Large {
+impl Lane {
+    fn start(source: &Arc<Source>, first: u64) -> io::Result<Self> {
+        let (filled, full) = sync_channel(BUFFERS_PER_LANE);
+        let (empty, buffers) = sync_channel::<Box<Buffer>>(BUFFERS_PER_LANE);
+        for _ in 0..BUFFERS_PER_LANE {
+            // There is room for all of them.
+            let _ = empty.try_send(Box::new(Buffer::new(PIECE_BYTES)));
+        }
+        let source = Arc::clone(source);
+        let work = move || {
+            let mut offset = first;
+            for mut buffer in buffers {
+                let piece = source.read_piece(offset, &mut buffer).map(|()| buffer);
+                offset += 2 * PIECE_BYTES as u64;
+                let last = piece.as_ref().map_or(true, |piece| !piece.is_full());
+                if filled.send(piece).is_err() || last {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("kiln-disk".into()).spawn(work)?;
+        Ok(Self { full: Some(full), empty: Some(empty), thread: Some(thread) })
+    }
+
+    fn next(&self) -> io::Result<Option<Box<Buffer>>> {
+        self.full.as_ref().and_then(|full| full.recv().ok()).transpose()
+    }
+
+    fn give_back(&self, used: Box<Buffer>) {
+        // The thread may have ended: nothing is left to read. What came before its first piece is not its own.
+        if used.is_for(PIECE_BYTES)
+            && let Some(empty) = &self.empty
+        {
+            let _ = empty.try_send(used);
+        }
+    }
+}
+
+impl Drop for Lane {
     fn drop(&mut self) {
         self.full = None;
-        self.empty = sync_channel(0).0;
+        self.empty = None;
         if let Some(thread) = self.thread.take() {
             // A panic in it was printed there.
             let _ = thread.join();
@@ -127,53 +168,72 @@ impl Drop for Large {
 
 struct Source {
     file: File,
+    size: u64,
     direct: Option<File>,
+    /// The kernel tells what is in memory.
+    told: bool,
     offset: u64,
+    /// Up to here the file is known to be in memory.
+    cached_to: u64,
 }
 
 impl Source {
-    /// Reads the next piece; at the end of the file an empty one.
-    fn read(&mut self, buffer: &mut Buffer) -> io::Result<()> {
+    /// Reads the piece at `offset`, up to its end or that of the file.
+    fn read_piece(&self, offset: u64, buffer: &mut Buffer) -> io::Result<()> {
         let mut len = 0;
+        let in_memory = self.is_cached(offset);
         while len < PIECE_BYTES {
-            let room = &mut buffer.room()[len..];
-            let read = match self.read_memory(room) {
+            let (at, room) = (offset + len as u64, &mut buffer.room()[len..]);
+            let read = match in_memory.then(|| self.read_cached(at, room)).flatten() {
                 Some(read) => read?,
-                None => self.read_disk(room)?,
+                None => self.read_disk(at, room)?,
             };
             if read == 0 {
                 break;
             }
             len += read;
-            self.offset += read as u64;
         }
         buffer.set_len(len);
         Ok(())
     }
 
-    /// What is in memory already; none: nothing of what comes next.
-    fn read_memory(&self, room: &mut [u8]) -> Option<io::Result<usize>> {
-        match rustix::io::preadv2(
-            &self.file,
-            &mut [IoSliceMut::new(room)],
-            self.offset,
-            ReadWriteFlags::NOWAIT,
-        ) {
-            Ok(read) => Some(Ok(read)),
-            // Not there, or a file system that cannot tell.
-            Err(_) => None,
+    /// What comes next, if it is in memory already.
+    fn read_on(&mut self, room: &mut [u8]) -> Option<io::Result<usize>> {
+        if self.offset >= self.cached_to {
+            if !self.is_cached(self.offset) {
+                return None;
+            }
+            self.cached_to = self.offset + PIECE_BYTES as u64;
         }
+        let len = room.len().min((self.cached_to - self.offset) as usize);
+        let read = self.read_cached(self.offset, &mut room[..len])?;
+        self.offset += *read.as_ref().unwrap_or(&0) as u64;
+        Some(read)
     }
 
-    fn read_disk(&mut self, room: &mut [u8]) -> io::Result<usize> {
+    /// Whether the next piece is in memory, or cannot be told to be elsewhere.
+    fn is_cached(&self, offset: u64) -> bool {
+        let len = self.size.saturating_sub(offset).min(PIECE_BYTES as u64);
+        !self.told || len == 0 || cached::is_cached(&self.file, offset, len).unwrap_or(true)
+    }
+
+    /// What is in memory; none: nothing of what comes next. Asking for what is not there would make the kernel fetch it there (since Linux
+    /// 6.0), so where the kernel tells what is, it is asked before.
+    fn read_cached(&self, offset: u64, room: &mut [u8]) -> Option<io::Result<usize>> {
+        let mut room = [IoSliceMut::new(room)];
+        // An error: it went, or this file system cannot tell.
+        rustix::io::preadv2(&self.file, &mut room, offset, ReadWriteFlags::NOWAIT).ok().map(Ok)
+    }
+
+    fn read_disk(&self, offset: u64, room: &mut [u8]) -> io::Result<usize> {
         if let Some(direct) = &self.direct {
-            match direct.read_at(room, self.offset) {
+            match direct.read_at(room, offset) {
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                     // Not aligned as this disk wants it, or not to be had.
                 }
                 result => return result,
             }
         }
-        self.file.read_at(room, self.offset)
+        self.file.read_at(room, offset)
     }
 }

@@ -71,3 +71,28 @@ fn a_reader_that_is_given_up_ends() {
     reader.read_exact(&mut [0; 100]).unwrap();
     drop(reader);
 }
+
+#[test]
+fn reading_puts_nothing_into_memory() {
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let path = dir.path().join("file");
+    let plain = bytes((20 << 20) + 99);
+    let mut writer = BulkWriter::new(std::fs::File::create(&path).unwrap());
+    writer.write_all(&plain).unwrap();
+    writer.finish().unwrap().sync_all().unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    let is_cached = || super::cached::is_cached(&file, 12 << 20, 1 << 20);
+    if !super::cached::is_told(&file) || is_cached() != Ok(false) {
+        println!("not to be seen here: an old kernel, or a file system that keeps all files in memory");
+        return;
+    }
+    let mut reader = BulkReader::open(&path).unwrap();
+    let mut read = vec![0; 777];
+    // From a place that is not aligned.
+    reader.read_exact(&mut read).unwrap();
+    reader.read_to_end(&mut read).unwrap();
+    assert!(read == plain);
+    assert_eq!(is_cached(), Ok(false));
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut vec![0; 1 << 20], 12 << 20).unwrap();
+    assert_eq!(is_cached(), Ok(true));
+}

@@ -1,18 +1,18 @@
 //! One directory of a union: the handles of the layer directories that make it up.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::node::Node;
+use super::node::Entry;
 use crate::error::{Error, Result};
-use crate::meta::Meta;
+use crate::meta::{FileKind, Meta};
 use crate::overlay::{self, Format};
 
 /// How many handles a union keeps open between calls.
@@ -83,28 +83,35 @@ impl Dir {
     }
 
     /// Everything in it, sorted by name.
-    pub(super) fn entries(self: &Arc<Self>, format: &Format) -> Result<Vec<Node>> {
-        let mut names: BTreeMap<OsString, Option<usize>> = BTreeMap::new();
+    pub(super) fn entries(self: &Arc<Self>) -> Result<Vec<Entry>> {
+        let mut found: Vec<(OsString, usize, Option<FileKind>)> = Vec::new();
         for (index, part) in self.parts.iter().enumerate() {
             let failed = |error: Errno| Error::io("read directory", &self.path)(error);
             for entry in rustix::fs::Dir::read_from(&part.fd).map_err(failed)? {
                 let entry = entry.map_err(failed)?;
                 let name = OsStr::from_bytes(entry.file_name().to_bytes());
-                if name == "." || name == ".." || names.contains_key(name) {
+                if name == "." || name == ".." {
                     continue;
                 }
-                let maybe = matches!(entry.file_type(), FileType::CharacterDevice | FileType::Unknown);
-                let removed = maybe && Meta::at(&part.fd, name).is_ok_and(|meta| overlay::is_whiteout(&meta));
-                names.insert(name.to_owned(), (!removed).then_some(index));
+                let kind = match FileKind::from_type(entry.file_type()) {
+                    // It may be a whiteout, or the file system does not say.
+                    None | Some(FileKind::CharDevice) => match Meta::at(&part.fd, name) {
+                        Ok(meta) if overlay::is_whiteout(&meta) => None,
+                        Ok(meta) => Some(meta.kind),
+                        Err(error) => return Err(Error::io("look up", self.path.join(name))(error)),
+                    },
+                    kind => kind,
+                };
+                found.push((name.to_owned(), index, kind));
             }
         }
-        let mut nodes = Vec::with_capacity(names.len());
-        for (name, part) in names {
-            if let Some(part) = part {
-                nodes.push(Node::in_part(self, part, &name, format)?);
-            }
-        }
-        Ok(nodes)
+        // Of equal names the topmost part's holds.
+        found.sort_unstable_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        found.dedup_by(|later, first| later.0 == first.0);
+        let entry = |(name, part, kind): (_, _, Option<_>)| {
+            kind.map(|kind| Entry { dir: Arc::clone(self), part, name, kind })
+        };
+        Ok(found.into_iter().filter_map(entry).collect())
     }
 }
 

@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-pub use node::Node;
+pub use node::{Entry, Node};
 pub(crate) use node::{get_xattr, list_xattrs};
 pub use resolve::Resolved;
 pub use walk::Walk;
@@ -80,10 +80,15 @@ impl Union {
 
     /// The merged content of a directory, sorted by name. What is no directory is an error.
     pub fn read_dir(&self, path: impl AsRef<Path>) -> Result<Vec<Node>> {
+        self.list(path)?.iter().map(|entry| entry.look(self.format())).collect()
+    }
+
+    /// The same, with nothing but what the listing of the directory tells.
+    pub fn list(&self, path: impl AsRef<Path>) -> Result<Vec<Entry>> {
         let path = clean(path.as_ref())?;
         let dir =
             self.dir(&path)?.ok_or_else(|| Error::io("read directory", &path)(rustix::io::Errno::NOTDIR))?;
-        dir.entries(self.format())
+        dir.entries()
     }
 
     /// Everything at and beneath a path, parents first, in the order of names. Empty if nothing is there.

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::dir::Dir;
 use crate::error::{Error, Result};
-use crate::meta::Meta;
+use crate::meta::{FileKind, Meta};
 use crate::overlay::{self, Format};
 
 /// A file as the union shows it. It keeps its directory's handles open.
@@ -40,13 +40,6 @@ impl Node {
         Ok(Some(Self { path: dir.path.join(name), meta, dir: Arc::clone(dir), part }))
     }
 
-    pub(super) fn in_part(dir: &Arc<Dir>, part: usize, name: &OsStr, format: &Format) -> Result<Self> {
-        let path = dir.path.join(name);
-        let mut meta = Meta::at(&dir.parts[part].fd, name).map_err(Error::io("look up", &path))?;
-        kept_owner(&dir.parts[part].fd, name, &mut meta, format);
-        Ok(Self { path, meta, dir: Arc::clone(dir), part })
-    }
-
     pub(super) fn parent_dir(&self) -> &Arc<Dir> {
         &self.dir
     }
@@ -63,7 +56,6 @@ impl Node {
 
     /// The layer's directory that holds its [name](Self::name).
     pub fn holder(&self) -> BorrowedFd<'_> {
-        use std::os::fd::AsFd;
         self.dir.parts[self.part].fd.as_fd()
     }
 
@@ -92,6 +84,46 @@ impl Node {
     pub fn xattrs(&self) -> Result<Vec<(OsString, Vec<u8>)>> {
         let path = overlay::proc_path(self.holder(), self.name());
         list_xattrs(&path).map_err(Error::io("read attributes of", &self.path))
+    }
+}
+
+/// A name that a directory of the union shows, not looked at yet. It keeps its directory's handles open.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub(super) dir: Arc<Dir>,
+    pub(super) part: usize,
+    pub(super) name: OsString,
+    pub(super) kind: FileKind,
+}
+
+impl Entry {
+    /// Its name in the directory.
+    pub fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> FileKind {
+        self.kind
+    }
+
+    /// Which layer shows it, 0 being the lowest.
+    pub fn layer(&self) -> usize {
+        self.dir.parts[self.part].layer
+    }
+
+    /// The layer's directory that holds its [name](Self::name).
+    pub fn holder(&self) -> BorrowedFd<'_> {
+        self.dir.parts[self.part].fd.as_fd()
+    }
+
+    /// The file with its attributes; `format` is that of the union.
+    pub fn look(&self, format: &Format) -> Result<Node> {
+        let path = self.dir.path.join(&self.name);
+        let fd = &self.dir.parts[self.part].fd;
+        let mut meta = Meta::at(fd, &self.name).map_err(Error::io("look up", &path))?;
+        kept_owner(fd, &self.name, &mut meta, format);
+        Ok(Node { path, meta, dir: Arc::clone(&self.dir), part: self.part })
     }
 }
 
@@ -137,7 +169,7 @@ pub(crate) fn list_xattrs(path: &Path) -> rustix::io::Result<Vec<(OsString, Vec<
 }
 
 /// Puts the owner kept in the attribute in place of the one on disk.
-fn kept_owner(dir: impl std::os::fd::AsFd, name: &OsStr, meta: &mut Meta, format: &Format) {
+fn kept_owner(dir: impl AsFd, name: &OsStr, meta: &mut Meta, format: &Format) {
     if !format.owner_xattr || !(meta.is_file() || meta.is_dir()) {
         return;
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::dir::Dir;
-use super::{Node, Union};
+use super::{Entry, Node, Union};
 use crate::error::Result;
 
 /// Iterates over everything beneath a path; see [`Union::walk`].
@@ -12,7 +12,7 @@ pub struct Walk {
     union: Union,
     first: Option<Node>,
     /// The entries still to come of each directory on the way down.
-    stack: Vec<std::vec::IntoIter<Node>>,
+    stack: Vec<std::vec::IntoIter<Entry>>,
     /// The directory last given out, entered by the next call.
     enter: Option<Node>,
 }
@@ -41,7 +41,7 @@ impl Iterator for Walk {
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(node) = self.enter.take() {
             let entries = self.open(&node).and_then(|dir| match dir {
-                Some(dir) => dir.entries(self.union.format()),
+                Some(dir) => dir.entries(),
                 None => Ok(Vec::new()),
             });
             match entries {
@@ -53,8 +53,10 @@ impl Iterator for Walk {
             Some(node) => node,
             None => loop {
                 let entries = self.stack.last_mut()?;
-                if let Some(node) = entries.next() {
-                    break node;
+                match entries.next().map(|entry| entry.look(self.union.format())) {
+                    Some(Ok(node)) => break node,
+                    Some(Err(error)) => return Some(Err(error)),
+                    None => {}
                 }
                 self.stack.pop();
             },

@@ -128,8 +128,8 @@ fn rm_path(target: &Target, path: &str, allow_not_found: bool) -> Result<(), Fil
 /// What a copy needs besides its definition.
 pub struct Copying<'a> {
     pub source: Source<'a>,
-    /// Tells the copies into one layer apart.
-    pub round: usize,
+    /// Tells the copies into one layer apart; `None` where there is but one.
+    pub round: Option<usize>,
     pub budget: &'a Budget,
     /// Set when nobody wants the result any more.
     pub cancel: &'a Arc<AtomicBool>,

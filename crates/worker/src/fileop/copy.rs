@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_layer::threads::Budget;
-use kiln_layer::union::{Node, Union};
+use kiln_layer::union::{Entry, Node, Union};
 use kiln_layer::{FileKind, Meta};
 use kiln_session::patterns::{MatchInfo, PatternMatcher};
 use rustix::io::Errno;
@@ -84,7 +84,8 @@ impl ModeRule {
     }
 }
 
-/// Copies `from` (a path in the source, without wildcards) to `to`; `round` tells the copies into one layer apart.
+/// Copies `from` (a path in the source, without wildcards) to `to`; `round` tells the copies into one layer apart,
+/// `None` being the only one.
 ///
 /// # Errors
 /// See [`FileError`].
@@ -94,7 +95,7 @@ pub fn copy(
     from: &str,
     to: &str,
     options: &Options,
-    round: usize,
+    round: Option<usize>,
     budget: &Budget,
 ) -> Result<(), FileError> {
     let parent_mode = options.mode.for_parents();
@@ -141,7 +142,7 @@ struct Copier<'a> {
     target: &'a Target,
     source: &'a Source<'a>,
     options: &'a Options,
-    round: usize,
+    round: Option<usize>,
     include: Option<PatternMatcher>,
     exclude: Option<PatternMatcher>,
     /// Files with several names that were copied, not linked: where the first copy is.
@@ -177,7 +178,7 @@ enum Made {
 
 enum Job {
     Folder(Arc<Folder>),
-    Files(Arc<Folder>, Vec<Node>),
+    Files(Arc<Folder>, Vec<Entry>),
 }
 
 impl<'a> Copier<'a> {
@@ -185,7 +186,7 @@ impl<'a> Copier<'a> {
         target: &'a Target,
         source: &'a Source<'a>,
         options: &'a Options,
-        round: usize,
+        round: Option<usize>,
     ) -> Result<Self, FileError> {
         let matcher = |list, patterns: &[String]| {
             if patterns.is_empty() {
@@ -241,9 +242,7 @@ impl<'a> Copier<'a> {
             }
             Job::Files(folder, files) => {
                 let dir = self.make(&folder)?;
-                for node in &files {
-                    self.file(node, &dir, node.name())?;
-                }
+                self.files(&files, &dir)?;
                 self.done(folder)
             }
         }
@@ -254,27 +253,27 @@ impl<'a> Copier<'a> {
             self.make(folder)?;
         }
         let mut files = Vec::new();
-        let push_files = |files: &mut Vec<Node>| {
+        let push_files = |files: &mut Vec<Entry>| {
             folder.open.fetch_add(1, Ordering::AcqRel);
             queue.push(Job::Files(folder.clone(), std::mem::take(files)));
         };
-        for node in self.source.union.read_dir(&folder.node.path)? {
-            let name = node.name().to_string_lossy();
+        for entry in self.source.union.list(&folder.node.path)? {
+            let name = entry.name().to_string_lossy();
             let components = if folder.components.is_empty() {
                 name.into_owned()
             } else {
                 format!("{}/{name}", folder.components)
             };
             let (wanted, excluded, include, exclude) = self.wanted(folder, &components);
-            if node.meta.is_dir() {
+            if entry.kind() == FileKind::Dir {
                 let has_exceptions = self.exclude.as_ref().is_some_and(PatternMatcher::has_exclusions);
                 if !wanted && excluded && !has_exceptions {
                     continue;
                 }
                 folder.open.fetch_add(1, Ordering::AcqRel);
                 queue.push(Job::Folder(Arc::new(Folder {
-                    name: node.name().to_owned(),
-                    node,
+                    name: entry.name().to_owned(),
+                    node: entry.look(self.source.union.format())?,
                     components,
                     above: Some(folder.clone()),
                     place: Mutex::new(Made::NotYet(None)),
@@ -284,7 +283,7 @@ impl<'a> Copier<'a> {
                     open: AtomicUsize::new(1),
                 })));
             } else if wanted {
-                files.push(node);
+                files.push(entry);
                 if files.len() == FILES_PER_JOB {
                     push_files(&mut files);
                 }
@@ -295,10 +294,7 @@ impl<'a> Copier<'a> {
         }
         // The rest is done right here.
         let dir = self.make(folder)?;
-        for node in &files {
-            self.file(node, &dir, node.name())?;
-        }
-        Ok(())
+        self.files(&files, &dir)
     }
 
     fn wanted(&self, folder: &Folder, components: &str) -> (bool, bool, MatchInfo, MatchInfo) {
@@ -404,6 +400,36 @@ impl<'a> Copier<'a> {
         }
     }
 
+    fn files(&self, files: &[Entry], dir: &Arc<TargetDir>) -> Result<(), FileError> {
+        for entry in files {
+            if !self.link_unseen(entry, dir)? {
+                self.file(&entry.look(self.source.union.format())?, dir, entry.name())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Links a file for which nothing hangs on its attributes, and tells whether it did.
+    fn link_unseen(&self, entry: &Entry, dir: &TargetDir) -> Result<bool, FileError> {
+        let keeps_all = self.options.owner.is_none()
+            && self.options.mode == ModeRule::Keep
+            && self.options.mtime.is_none();
+        let may_link = keeps_all && self.round.is_none() && self.linkable(entry.layer());
+        if entry.kind() != FileKind::File || !may_link || dir.shows_lower() {
+            return Ok(false);
+        }
+        match dir.link(self.target, entry.name(), entry.holder(), entry.name()) {
+            Ok(()) => Ok(true),
+            // Something is there, or it can't be linked: that is looked into.
+            Err(Errno::EXIST | Errno::XDEV | Errno::MLINK | Errno::PERM) => Ok(false),
+            Err(errno) => Err(PathError::new("open", dir.shown(Some(entry.name())), errno).into()),
+        }
+    }
+
+    fn linkable(&self, layer: usize) -> bool {
+        self.source.linkable.get(layer).copied().unwrap_or(false)
+    }
+
     /// Copies what is no folder to `name` in `dir`.
     fn file(&self, node: &Node, dir: &Arc<TargetDir>, name: &OsStr) -> Result<(), FileError> {
         let target = self.target;
@@ -486,12 +512,13 @@ impl<'a> Copier<'a> {
         let same = Attributes::of(meta);
         let unchanged = (same.uid, same.gid, same.mode, same.mtime)
             == (attributes.uid, attributes.gid, attributes.mode, attributes.mtime);
-        if !unchanged || !self.source.linkable.get(node.layer()).copied().unwrap_or(false) {
+        if !unchanged || !self.linkable(node.layer()) {
             return false;
         }
+        let Some(round) = self.round else { return true };
         // Two copies of one file are two files, which must not turn into one here.
         let mut linked = self.target.linked.lock().unwrap_or_else(PoisonError::into_inner);
-        *linked.entry((meta.dev, meta.ino)).or_insert(self.round) == self.round
+        *linked.entry((meta.dev, meta.ino)).or_insert(round) == round
     }
 
     fn copy_bytes(

@@ -60,7 +60,7 @@ impl Scene {
     }
 
     fn copy(&self, action: &CopyAction) -> Result<(), String> {
-        self.copy_round(&self.target(), action, None, 0)
+        self.copy_round(&self.target(), action, None, None)
     }
 
     fn copy_round(
@@ -68,7 +68,7 @@ impl Scene {
         target: &Target,
         action: &CopyAction,
         owner: Option<Owner>,
-        round: usize,
+        round: Option<usize>,
     ) -> Result<(), String> {
         let union = Union::open(&self.source, &Format::default()).unwrap();
         let linkable = vec![self.linkable; self.source.len()];
@@ -198,7 +198,9 @@ fn unchanged_files_are_links_and_changed_ones_copies() {
     assert_eq!(inode(&scene.layer().join("linked")), inode(&scene.source[0].join("file")));
     scene.copy(&CopyAction { mode: Some(0o600), ..copying("file", "/mode") }).unwrap();
     scene.copy(&CopyAction { timestamp: Some(5_000_000_007), ..copying("file", "/time") }).unwrap();
-    scene.copy_round(&scene.target(), &copying("file", "/owner"), Some(Owner { uid: 5, gid: 6 }), 0).unwrap();
+    scene
+        .copy_round(&scene.target(), &copying("file", "/owner"), Some(Owner { uid: 5, gid: 6 }), None)
+        .unwrap();
     for path in ["mode", "time", "owner"] {
         assert_ne!(inode(&scene.layer().join(path)), inode(&scene.source[0].join("file")), "{path}");
         assert_eq!(scene.read(path), "1");
@@ -215,8 +217,8 @@ fn two_copies_of_a_file_in_one_layer_stay_two_files() {
     let scene = Scene::new();
     scene.source_file("file", "1");
     let target = scene.target();
-    scene.copy_round(&target, &copying("file", "/x"), None, 0).unwrap();
-    scene.copy_round(&target, &copying("file", "/y"), None, 1).unwrap();
+    scene.copy_round(&target, &copying("file", "/x"), None, Some(0)).unwrap();
+    scene.copy_round(&target, &copying("file", "/y"), None, Some(1)).unwrap();
     assert_ne!(scene.meta("x").ino, scene.meta("y").ino);
 }
 
@@ -492,7 +494,7 @@ fn overlayfs_agrees() {
     let target = scene.target();
     rm(&target, &RmAction { path: "/gone".into(), ..Default::default() }).unwrap();
     let all = CopyAction { always_replace_existing_dest_paths: true, ..docker_copy("/", "/") };
-    scene.copy_round(&target, &all, None, 0).unwrap();
+    scene.copy_round(&target, &all, None, None).unwrap();
     rm(&target, &RmAction { path: "/tree/e".into(), ..Default::default() }).unwrap();
     drop(target);
 

@@ -30,8 +30,16 @@ pub async fn execute(
     let cancel = Arc::new(AtomicBool::new(false));
     let _cancel_when_dropped = SetOnDrop(cancel.clone());
     let (worker, op, name) = (vertex.worker().clone(), op.clone(), cx.options().name.to_string());
-    let run =
-        Run { worker: worker.clone(), inputs, name, cancel, done: HashMap::new(), open: HashMap::new() };
+    let copies = |action: &&FileAction| matches!(action.kind, FileActionKind::Copy(_));
+    let run = Run {
+        worker: worker.clone(),
+        inputs,
+        name,
+        cancel,
+        many_copies: op.actions.iter().filter(copies).count() > 1,
+        done: HashMap::new(),
+        open: HashMap::new(),
+    };
     worker.blocking(move || run.all(&op)).await?
 }
 
@@ -49,6 +57,8 @@ struct Run {
     /// What made the layers, for people.
     name: String,
     cancel: Arc<AtomicBool>,
+    /// More than one of the actions copies.
+    many_copies: bool,
     /// Results of actions that are layers already.
     done: HashMap<usize, Ref>,
     /// Results of actions that the next one goes on with.
@@ -128,7 +138,7 @@ impl Run {
                 let budget = &self.worker.store().options().budget;
                 let with = Copying {
                     source: Source { union: &union, linkable: &linkable },
-                    round: work.rounds,
+                    round: self.many_copies.then_some(work.rounds),
                     budget,
                     cancel: &self.cancel,
                 };
