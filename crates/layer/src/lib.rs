@@ -5,6 +5,7 @@
 //! * [`compress`]: gzip and zstd whose bytes do not depend on the number of threads; detecting decompression.
 //! * [`union`]: the merged, read-only view of a list of layer directories without mounting anything.
 //! * [`changes`]: the difference of two unions as a new layer directory.
+//! * [`join`]: layers that lie upon each other as one layer directory.
 //! * [`bulk`]: large files, past the page cache.
 //! * [`tree`]: copying or hard-linking one file with all that belongs to it.
 //!
@@ -21,6 +22,7 @@ pub mod compress;
 pub mod diff;
 mod digest;
 mod error;
+pub mod join;
 pub mod meta;
 pub mod overlay;
 pub mod tar;

@@ -72,6 +72,18 @@ impl Ref {
         layers
     }
 
+    /// The row of each list that this one begins with, itself last.
+    pub(crate) fn rows(&self) -> Vec<i64> {
+        let mut rows = Vec::with_capacity(self.depth());
+        let mut at = self;
+        while let Some(node) = &at.node {
+            rows.push(node.row);
+            at = &node.parent;
+        }
+        rows.reverse();
+        rows
+    }
+
     /// The first `depth` layers.
     pub fn prefix(&self, depth: usize) -> Self {
         let mut at = self.clone();

@@ -37,6 +37,12 @@ pub struct Store {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// How many copies of whole lists are kept that nobody uses at the moment.
+const COPIES_KEPT_MAX: usize = 4;
+
+/// How many joined blocks: those of a few long lists. They are links, and go when something is pruned.
+const JOINS_KEPT_MAX: usize = 64;
+
 pub(crate) struct Inner {
     pub root: PathBuf,
     pub options: StoreOptions,
@@ -53,7 +59,10 @@ pub(crate) struct Inner {
     pub live: Mutex<Live<LayerInner>>,
     pub unpacking: Flights<i64>,
     pub archiving: Flights<(i64, BlobOptions)>,
-    pub flats: Flats,
+    /// Whole lists as directories of their own, where there is no overlayfs.
+    pub copies: Flats,
+    /// Blocks of long lists.
+    pub joins: Flats,
     pub holds: Holds,
     pub sync: Arc<Syncer>,
     _lock: File,
@@ -107,7 +116,8 @@ impl Store {
             live: Mutex::default(),
             unpacking: Flights::default(),
             archiving: Flights::default(),
-            flats: Flats::default(),
+            copies: Flats::new(COPIES_KEPT_MAX),
+            joins: Flats::new(JOINS_KEPT_MAX),
             holds: Holds::default(),
             sync,
             _lock: lock,
@@ -314,7 +324,8 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.flats.clear();
+        self.copies.clear();
+        self.joins.clear();
         self.sync.stop();
     }
 }

@@ -1,15 +1,18 @@
 //! Layers as file systems.
 
+mod blocks;
 mod flat;
 mod overlay;
 mod probe;
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_layer::changes::write_copy;
+use kiln_layer::join::write_join;
 use kiln_layer::overlay::XattrSpace;
 use kiln_layer::tree::CopyHow;
 use kiln_layer::union::Union;
@@ -19,6 +22,7 @@ pub(crate) use probe::overlay_works;
 
 use crate::error::{Error, Result};
 use crate::id::LayerId;
+use crate::layers::LayerHandle;
 use crate::reference::Ref;
 use crate::store::Store;
 
@@ -145,7 +149,9 @@ impl Store {
     /// A ref as a read-only file system. Its layers must be unpacked.
     pub fn readable_source(&self, reference: &Ref) -> Result<MountSource> {
         if !self.inner.overlay {
-            let flat = self.inner.flats.get(self, reference, CopyHow::Copy)?;
+            let flat = self.inner.copies.get(self, (reference.row().unwrap_or(0), 0), |path| {
+                write_copy(&self.union(reference)?, path, CopyHow::Copy).map_err(Error::layer(path.display()))
+            })?;
             let kind = Kind::Dir { path: flat.path().to_owned(), read_only: true };
             return Ok(MountSource {
                 kind,
@@ -203,7 +209,7 @@ impl Store {
                 });
             }
             let mut dirs: Vec<PathBuf> =
-                parent.layers().iter().map(crate::layers::LayerHandle::dir).collect::<Result<_>>()?;
+                parent.layers().iter().map(LayerHandle::dir).collect::<Result<_>>()?;
             dirs.push(fs.clone());
             let whole = Union::open(&dirs, self.format()).map_err(Error::layer(fs.display()))?;
             self.inner.trash(&path)?;
@@ -242,18 +248,13 @@ impl Store {
         self.format().xattrs == XattrSpace::User
     }
 
-    /// The directories of a ref, the topmost first; the lowest ones of a long list joined into one.
+    /// The directories of a ref, the topmost first, those of long lists joined.
     fn lower_dirs(&self, reference: &Ref) -> Result<(Vec<PathBuf>, Vec<Arc<Flat>>)> {
-        let joined = flat::joined_depth(reference.depth());
-        let mut dirs = Vec::with_capacity(reference.depth() - joined + 1);
+        let list = List { layers: reference.layers(), rows: reference.rows() };
+        let mut dirs = Vec::new();
         let mut keep = Vec::new();
-        if joined > 0 {
-            let flat = self.inner.flats.get(self, &reference.prefix(joined), CopyHow::Link)?;
-            dirs.push(flat.path().to_owned());
-            keep.push(flat);
-        }
-        for layer in reference.layers().iter().skip(joined) {
-            dirs.push(layer.dir()?);
+        for block in blocks::blocks(reference.depth()) {
+            dirs.push(self.block_dir(&list, &block, &mut keep)?);
         }
         dirs.reverse();
         // What a list has twice, as when it was merged with a part of itself, shows nothing the second time; overlayfs refuses it.
@@ -261,4 +262,33 @@ impl Store {
         dirs.retain(|dir| seen.insert(dir.clone()));
         Ok((dirs, keep))
     }
+
+    /// The directory of a block, which stays as long as what is put into `keep`.
+    fn block_dir(&self, list: &List, block: &Range<usize>, keep: &mut Vec<Arc<Flat>>) -> Result<PathBuf> {
+        if block.len() == 1 {
+            return list.layers[block.start].dir();
+        }
+        let key = (list.rows[block.end - 1], block.start);
+        let flat = match self.inner.joins.find(key) {
+            Some(flat) => flat,
+            None => {
+                let mut keep = Vec::new();
+                let dirs = blocks::parts(block)
+                    .map(|part| self.block_dir(list, &part, &mut keep))
+                    .collect::<Result<Vec<_>>>()?;
+                self.inner.joins.get(self, key, |path| {
+                    write_join(&dirs, path, self.format()).map_err(Error::layer(path.display()))
+                })?
+            }
+        };
+        let path = flat.path().to_owned();
+        keep.push(flat);
+        Ok(path)
+    }
+}
+
+/// A ref's layers, the lowest first, with the row of the ref that ends with each.
+struct List {
+    layers: Vec<LayerHandle>,
+    rows: Vec<i64>,
 }

@@ -39,9 +39,19 @@ impl Store {
             inventory.rows.iter().filter(|row| !row.record.shared).map(|row| row.record.size).sum();
         let keep = self.bytes_to_keep(total, options)?;
         let mut pruning = Pruning::new(self, inventory, options, filter);
+        let mut any = false;
+        let mut removed = |record| {
+            any = true;
+            removed(record);
+        };
         match keep {
-            None => pruning.remove_all(removed)?,
-            Some(keep) => pruning.remove_until(total, keep, removed)?,
+            None => pruning.remove_all(&mut removed)?,
+            Some(keep) => pruning.remove_until(total, keep, &mut removed)?,
+        }
+        if any {
+            // They may hold files that nothing else has any more.
+            self.inner.copies.clear();
+            self.inner.joins.clear();
         }
         self.collect_blobs()?;
         Ok(())
