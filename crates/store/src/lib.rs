@@ -58,7 +58,7 @@ pub use layers::{
     BlobOptions, BoxError, CommitInfo, FetchEvent, FetchObserver, LayerBlob, LayerHandle, LayerMeta,
     LayerState, LazyLayer, MutableLayer, NoObserver, Provider, RecordType,
 };
-pub use mount::{Mount, MountSource, Mounted, OverlaySpec};
+pub use mount::{Directories, Mount, MountSource, Mounted, OverlaySpec};
 pub use named::{NamedLayer, NamedSpec, Sharing};
 pub use options::{Backend, StoreOptions};
 pub use records::{Record, Records};

@@ -13,7 +13,8 @@ pub struct Ref {
     node: Option<Arc<Node>>,
 }
 
-struct Node {
+/// A list that is not empty, as memory has it.
+pub(crate) struct Node {
     row: i64,
     parent: Ref,
     layer: LayerHandle,
@@ -29,6 +30,14 @@ impl Ref {
     pub(crate) fn extend(parent: &Self, layer: LayerHandle, row: i64) -> Self {
         let depth = parent.depth() + 1;
         Self { node: Some(Arc::new(Node { row, parent: parent.clone(), layer, depth })) }
+    }
+
+    pub(crate) fn of(node: Arc<Node>) -> Self {
+        Self { node: Some(node) }
+    }
+
+    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
+        self.node.as_ref()
     }
 
     /// Whether it has no layer.

@@ -27,7 +27,7 @@ use crate::options::{Backend, StoreOptions};
 use crate::pool::Pool;
 use crate::records::Records;
 use crate::recover;
-use crate::reference::Ref;
+use crate::reference::{Node, Ref};
 use crate::sync::Syncer;
 use crate::values::Values;
 
@@ -57,6 +57,7 @@ pub(crate) struct Inner {
     pub unpack_pool: Pool,
     pub overlay: bool,
     pub live: Mutex<Live<LayerInner>>,
+    pub live_refs: Mutex<Live<Node>>,
     pub unpacking: Flights<i64>,
     pub archiving: Flights<(i64, BlobOptions)>,
     /// Whole lists as directories of their own, where there is no overlayfs.
@@ -114,6 +115,7 @@ impl Store {
             images,
             overlay,
             live: Mutex::default(),
+            live_refs: Mutex::default(),
             unpacking: Flights::default(),
             archiving: Flights::default(),
             copies: Flats::new(COPIES_KEPT_MAX),
@@ -207,7 +209,7 @@ impl Store {
                 Ok(db.last_insert_rowid())
             })?,
         };
-        Ok(Ref::extend(parent, layer.clone(), row))
+        Ok(self.inner.extend(parent, layer.clone(), row))
     }
 
     /// The lists one on top of the other: nothing is copied. A layer that is in the list already is not repeated
@@ -249,25 +251,25 @@ impl Store {
 
     /// A list by its name; `None` if a layer of it is gone.
     pub fn get_ref(&self, id: RefId) -> Result<Option<Ref>> {
-        let rows: Vec<(i64, i64)> = self.inner.db.read("look up a ref", |db| {
-            db.prepare_cached(
-                "WITH RECURSIVE list (id, parent, layer, depth) AS (
-                     SELECT id, parent, layer, 0 FROM refs WHERE id = ?
-                     UNION ALL
-                     SELECT refs.id, refs.parent, refs.layer, depth + 1 FROM list JOIN refs ON refs.id = list.parent
-                 )
-                 SELECT id, layer FROM list ORDER BY depth DESC",
-            )?
-            .query_map([id.0], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect()
+        // Up to a list that somebody holds, the topmost layer first.
+        let found = self.inner.db.read("look up a ref", |db| {
+            let mut list = db.prepare_cached("SELECT parent, layer FROM refs WHERE id = ?")?;
+            let (mut above, mut next) = (Vec::new(), Some(id.0));
+            while let Some(row) = next {
+                if let Some(held) = self.inner.live_refs().get(row) {
+                    return Ok(Some((Ref::of(held), above)));
+                }
+                let found = list.query_row([row], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+                let Some((parent, layer)) = found else { return Ok(None) };
+                above.push((row, layer));
+                next = parent;
+            }
+            Ok(Some((Ref::scratch(), above)))
         })?;
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        let mut reference = Ref::scratch();
-        for (row, layer) in rows {
+        let Some((mut reference, above)) = found else { return Ok(None) };
+        for (row, layer) in above.into_iter().rev() {
             let Some(layer) = self.layer_of_row(layer)? else { return Ok(None) };
-            reference = Ref::extend(&reference, layer, row);
+            reference = self.inner.extend(&reference, layer, row);
         }
         Ok(Some(reference))
     }
@@ -287,6 +289,23 @@ impl Store {
 impl Inner {
     pub(crate) fn live(&self) -> MutexGuard<'_, Live<LayerInner>> {
         self.live.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    pub(crate) fn live_refs(&self) -> MutexGuard<'_, Live<Node>> {
+        self.live_refs.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// The list of `parent`'s layers and `layer`, which has this row: the one that somebody holds, if there is one.
+    pub(crate) fn extend(&self, parent: &Ref, layer: LayerHandle, row: i64) -> Ref {
+        let mut live = self.live_refs();
+        if let Some(held) = live.get(row) {
+            return Ref::of(held);
+        }
+        let reference = Ref::extend(parent, layer, row);
+        if let Some(node) = reference.node() {
+            live.insert(row, node);
+        }
+        reference
     }
 
     pub(crate) fn layer_dir(&self, id: &LayerId) -> PathBuf {

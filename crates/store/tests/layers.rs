@@ -7,7 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use common::{TestStore, is_root, layer, text, write};
 use kiln_store::{
-    Backend, CommitInfo, Error, LayerMeta, NamedSpec, PruneOptions, RecordId, RecordType, Ref, Sharing, Store, StoreOptions,
+    Backend, CommitInfo, Error, LayerMeta, NamedSpec, PruneOptions, RecordId, RecordType, Ref, Sharing,
+    Store, StoreOptions,
 };
 
 #[test]

@@ -46,6 +46,35 @@ fn what_is_used_or_built_upon_stays() {
 }
 
 #[test]
+fn what_several_lists_share_stays_until_the_last_of_them_goes() {
+    let t = TestStore::new();
+    let a = named(&t.store, &Ref::scratch(), "a", RecordType::Regular);
+    let b = named(&t.store, &Ref::scratch(), "b", RecordType::Regular);
+    let both = t.store.merge(&[a.clone(), b.clone()]).expect("merges");
+    let reversed = t.store.merge(&[b.clone(), a.clone()]).expect("merges");
+    for (list, name) in [(&both, "c"), (&both, "d"), (&reversed, "e")] {
+        drop(named(&t.store, list, name, RecordType::Regular));
+    }
+    drop((a, b, both, reversed));
+    let go = |name: &str| {
+        prune(&t.store, &PruneOptions { filters: vec![format!("description=={name}")], ..all() })
+    };
+    for (name, goes) in [
+        ("a", false),
+        ("b", false),
+        ("c", true),
+        ("a", false),
+        ("e", true),
+        ("b", false),
+        ("d", true),
+        ("b", true),
+    ] {
+        assert_eq!(go(name), if goes { vec![name] } else { vec![] }, "{name}");
+    }
+    assert_eq!(prune(&t.store, &all()), ["a"]);
+}
+
+#[test]
 fn records_and_keys_go_with_their_layers() {
     let t = TestStore::new();
     let a = named(&t.store, &Ref::scratch(), "a", RecordType::Regular);

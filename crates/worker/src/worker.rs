@@ -19,6 +19,7 @@ use crate::digests::Digests;
 use crate::encode::digest_of;
 use crate::error::{Error, Result};
 use crate::op::{VertexOp, solver_digest};
+use crate::ops::links::Lists;
 use crate::ops::private::PrivateDir;
 use crate::source::http_fetch::HttpClient;
 
@@ -38,6 +39,7 @@ struct Inner {
     private: PrivateDir,
     parallelism: Option<Arc<Semaphore>>,
     digests: Digests,
+    origins: Lists,
 }
 
 impl std::fmt::Debug for Worker {
@@ -71,6 +73,7 @@ impl Worker {
                 sessions,
                 registry,
                 digests,
+                origins: Lists::default(),
             }),
         })
     }
@@ -114,6 +117,10 @@ impl Worker {
 
     pub(crate) fn digests(&self) -> &Digests {
         &self.inner.digests
+    }
+
+    pub(crate) fn origins(&self) -> &Lists {
+        &self.inner.origins
     }
 
     /// The platform that a vertex means: this machine's where it does not say.

@@ -62,6 +62,20 @@ enum Kind {
     },
 }
 
+/// The directories that show a ref together, for those who look into them without a mount. It keeps the layers that they are made of.
+#[derive(Debug)]
+pub struct Directories {
+    dirs_bottom_up: Vec<PathBuf>,
+    _keep: Keep,
+}
+
+impl Directories {
+    /// The directories, the lowest first. Of a long list they are fewer than its layers.
+    pub fn dirs_bottom_up(&self) -> &[PathBuf] {
+        &self.dirs_bottom_up
+    }
+}
+
 /// A mounted file system that is attached nowhere yet; it goes with its last user.
 #[derive(Debug)]
 pub struct Mount {
@@ -168,6 +182,14 @@ impl Store {
             kind: Kind::Overlay(spec),
             _keep: Keep { _reference: reference.clone(), _flat: flat },
         })
+    }
+
+    /// The directories of a ref. Its layers must be unpacked.
+    pub fn directories(&self, reference: &Ref) -> Result<Directories> {
+        let (mut dirs, flat) = self.lower_dirs(reference)?;
+        dirs.reverse();
+        let keep = Keep { _reference: reference.clone(), _flat: flat };
+        Ok(Directories { dirs_bottom_up: dirs, _keep: keep })
     }
 
     /// A layer's directory as the writable top of `parent`.

@@ -130,7 +130,9 @@ struct Pruning<'a> {
     refs: HashMap<i64, (Option<i64>, i64)>,
     /// What is left, what was made later first.
     rows: Vec<Row>,
-    /// How many layers are made of each.
+    /// How many layers were made on each list itself, and how many needed lists continue it.
+    uses: HashMap<i64, usize>,
+    /// How many needed lists end with each layer.
     needed: HashMap<i64, usize>,
     cutoff_ms: i64,
 }
@@ -140,23 +142,42 @@ impl<'a> Pruning<'a> {
         let Inventory { mut rows, refs } = inventory;
         rows.reverse();
         let cutoff_ms = now_ms() - options.keep_duration.as_millis() as i64;
-        let mut this = Self { store, options, filter, refs, rows, needed: HashMap::new(), cutoff_ms };
+        let (uses, needed) = (HashMap::new(), HashMap::new());
+        let mut this = Self { store, options, filter, refs, rows, uses, needed, cutoff_ms };
         for index in 0..this.rows.len() {
-            for layer in this.below(this.rows[index].base) {
-                *this.needed.entry(layer).or_default() += 1;
-            }
+            this.need(this.rows[index].base);
         }
         this
     }
 
-    /// The layers of a list, each once.
-    fn below(&self, mut list: Option<i64>) -> HashSet<i64> {
-        let mut layers = HashSet::new();
-        while let Some((parent, layer)) = list.and_then(|list| self.refs.get(&list)) {
-            layers.insert(*layer);
-            list = *parent;
+    /// A layer is made of this list, and so of all that it continues.
+    fn need(&mut self, mut list: Option<i64>) {
+        while let Some((id, (parent, layer))) = list.and_then(|id| Some((id, *self.refs.get(&id)?))) {
+            let uses = self.uses.entry(id).or_default();
+            *uses += 1;
+            if *uses > 1 {
+                return;
+            }
+            *self.needed.entry(layer).or_default() += 1;
+            list = parent;
         }
-        layers
+    }
+
+    /// A layer that was made of this list is gone.
+    fn release(&mut self, mut list: Option<i64>) {
+        while let Some((id, (parent, layer))) = list.and_then(|id| Some((id, *self.refs.get(&id)?))) {
+            let left = self.uses.get_mut(&id).map_or(0, |uses| {
+                *uses -= 1;
+                *uses
+            });
+            if left > 0 {
+                return;
+            }
+            if let Some(count) = self.needed.get_mut(&layer) {
+                *count -= 1;
+            }
+            list = parent;
+        }
     }
 
     fn may_go(&self, row: &Row) -> bool {
@@ -176,11 +197,7 @@ impl<'a> Pruning<'a> {
         if !self.store.remove_layer(row)? {
             return Ok(false);
         }
-        for layer in self.below(row.base) {
-            if let Some(count) = self.needed.get_mut(&layer) {
-                *count -= 1;
-            }
-        }
+        self.release(row.base);
         removed(row.record.clone());
         Ok(true)
     }

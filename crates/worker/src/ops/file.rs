@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kiln_layer::union::Union;
 use kiln_llb::{ActionInput, FileAction, FileActionKind, FileOp};
 use kiln_solver::OpContext;
-use kiln_store::{CommitInfo, LayerId, LayerMeta, MutableLayer, Ref};
+use kiln_store::{CommitInfo, Directories, LayerId, LayerMeta, MutableLayer, Ref};
 
+use super::links;
 use super::mounts::inherit_root;
 use crate::Worker;
 use crate::error::{Error, Result};
@@ -16,9 +17,6 @@ use crate::fileop::{
     Copying, FileError, Owner, Source, Target, copy, mkdir, mkfile, resolve_owner, rm, symlink,
 };
 use crate::op::VertexOp;
-
-/// Among the values of a layer: the layers whose files it has links to.
-const LINKS_KEY: &str = "linked-layers";
 
 /// Runs the actions, on threads that may block.
 pub async fn execute(
@@ -69,6 +67,7 @@ struct Run {
 struct Work {
     layer: MutableLayer,
     target: Target,
+    _below: Directories,
     /// Actions so far: each copy is a round of its own.
     rounds: usize,
     links: Vec<LayerId>,
@@ -112,8 +111,9 @@ impl Run {
         let store = self.worker.store();
         let layer = store.new_layer(&base, LayerMeta::regular(self.name.clone()))?;
         inherit_root(&layer)?;
-        let target = Target::open(layer.dir(), self.worker.layer_dirs(&base)?, *store.format())?;
-        Ok(Work { layer, target, rounds: 0, links: Vec::new() })
+        let below = store.directories(&base)?;
+        let target = Target::open(layer.dir(), below.dirs_bottom_up().to_vec(), *store.format())?;
+        Ok(Work { layer, target, _below: below, rounds: 0, links: Vec::new() })
     }
 
     fn result(&self, input: ActionInput) -> Ref {
@@ -173,42 +173,31 @@ impl Run {
     /// way of links.
     fn linkable(&self, work: &mut Work, from: &Ref) -> Result<Vec<bool>> {
         let store = self.worker.store();
-        let mut present = Vec::new();
-        for layer in work.layer.parent().layers() {
-            present.extend(links_of(store, &layer)?);
-            present.push(layer.id().clone());
-        }
-        let mut linkable = Vec::with_capacity(from.depth());
-        for layer in from.layers() {
-            let mut origins = links_of(store, &layer)?;
-            origins.push(layer.id().clone());
-            let free = origins.iter().all(|origin| !present.contains(origin));
-            if free {
-                work.links.extend(origins);
-            }
-            linkable.push(free);
-        }
-        Ok(linkable)
+        let each =
+            from.layers().iter().map(|layer| links::origins(store, layer)).collect::<Result<Vec<_>>>()?;
+        let below = work.layer.parent();
+        self.worker.origins().of(store, below, |present| {
+            each.into_iter()
+                .map(|origins| {
+                    let free = !origins.iter().any(|origin| present.contains(origin));
+                    if free {
+                        work.links.extend(origins);
+                    }
+                    free
+                })
+                .collect()
+        })
     }
 
     fn commit(&self, work: Work) -> Result<Ref> {
-        let Work { layer, target, mut links, .. } = work;
+        let Work { layer, target, links, .. } = work;
         drop(target);
-        links.sort();
-        links.dedup();
         let result = layer.commit(CommitInfo::default())?;
-        if let (false, Some(top)) = (links.is_empty(), result.top()) {
-            let text: Vec<&str> = links.iter().map(LayerId::as_str).collect();
-            self.worker.store().values().set(top, LINKS_KEY, text.join("\n").as_bytes(), None)?;
+        if let Some(top) = result.top() {
+            links::keep(self.worker.store(), top, links)?;
         }
         Ok(result)
     }
-}
-
-fn links_of(store: &kiln_store::Store, layer: &kiln_store::LayerHandle) -> Result<Vec<LayerId>> {
-    let value = store.values().get(layer, LINKS_KEY)?.unwrap_or_default();
-    let text = String::from_utf8_lossy(&value);
-    Ok(text.split('\n').filter(|id| !id.is_empty()).map(LayerId::new).collect())
 }
 
 /// Whether the next user of an action's result simply goes on with it: then both are one layer.
