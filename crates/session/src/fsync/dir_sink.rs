@@ -11,7 +11,7 @@ use super::beneath::Beneath;
 use super::error::SyncError;
 use super::metadata_only::{METADATA_FILE, MetadataOnly};
 use super::mode::{FileKind, GoMode};
-use super::receive::{ContentWriter, FsSink, SinkError, Want};
+use super::receive::{ContentWriter, FsSink, SinkError, Want, Wanted};
 use super::spread::Spread;
 use super::stat::FileStat;
 use super::tree::{ContentDigest, Place, Tree, TreeEntry, TreeReader, TreeWriter};
@@ -177,6 +177,13 @@ impl FsSink for DirSink {
         Ok(want)
     }
 
+    fn open(&mut self, wanted: Wanted) -> Result<Box<dyn ContentWriter>, SinkError> {
+        let place = (wanted.0 >> 1) as Place;
+        let stat = self.shared.with(|state| state.current.at(place)).stat;
+        let writer = self.writer(place, stat, wanted.0 & 1 == 1);
+        Ok(Box::new(Tracked { writer, _alive: self.alive.clone() }))
+    }
+
     fn finish(&mut self) -> Result<(), SinkError> {
         self.make_links()?;
         self.remove_others()?;
@@ -238,17 +245,18 @@ impl DirSink {
             return Ok(Want::Nothing);
         }
         if stat.kind() == FileKind::Regular {
-            let (shared, beneath) = (self.shared.clone(), self.beneath.clone());
-            let empty = stat.size == 0;
-            let writer = Box::new(FileWriter::new(shared, beneath, place, stat, there));
-            if empty {
+            if stat.size == 0 {
                 // Nothing to ask for.
-                writer.finish()?;
+                self.writer(place, stat, there).finish()?;
                 return Ok(Want::Nothing);
             }
-            return Ok(Want::Content(Box::new(Tracked { writer, _alive: self.alive.clone() })));
+            return Ok(Want::Content(Wanted((place as u64) << 1 | u64::from(there))));
         }
         self.make_special(place, &stat).map(|()| Want::Nothing)
+    }
+
+    fn writer(&self, place: Place, stat: FileStat, there: bool) -> Box<FileWriter> {
+        Box::new(FileWriter::new(self.shared.clone(), self.beneath.clone(), place, stat, there))
     }
 
     /// Whether a file that was sent before is not the one that was there.
@@ -382,8 +390,7 @@ impl DirSink {
             state.current.insert(stat.clone());
             state.current.place(METADATA_FILE).expect("was put in")
         });
-        let (shared, beneath) = (self.shared.clone(), self.beneath.clone());
-        let mut writer = Box::new(FileWriter::new(shared, beneath, place, stat, true));
+        let mut writer = self.writer(place, stat, true);
         writer.write(&list)?;
         writer.finish()
     }

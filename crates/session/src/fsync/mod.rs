@@ -36,7 +36,7 @@ pub use local_dir::LocalDir;
 pub use metadata_only::METADATA_FILE;
 pub use mode::{FileKind, GoMode};
 pub use order::compare_paths;
-pub use receive::{ContentWriter, FsSink, Packets, ReceiveLimits, SinkError, Want, receive};
+pub use receive::{ContentWriter, FsSink, Packets, ReceiveLimits, SinkError, Want, Wanted, receive};
 pub use send::{FsSource, send};
 pub use stat::FileStat;
 pub use tree::{ContentDigest, Tree, TreeEntry, TreeError};

@@ -1,10 +1,11 @@
 //! The receiver: takes what a sender tells, asks for contents, hands them to a sink.
 //!
 //! The connection's task only sorts packets. One thread feeds the sink with metadata in order, a few others write contents, so that
-//! small files are made in parallel. What comes together is handed on together. Requests wait without bound in number (they are as many as the files that were listed, four
-//! bytes each); all other queues are bounded: nobody who waits holds up what he waits for.
+//! small files are made in parallel. What comes together is handed on together. Only so many files are asked for at once
+//! ([`ASKED_MAX`]); of the others that are wanted a few bytes each are kept. All other queues are bounded: nobody who waits holds up what
+//! he waits for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -13,7 +14,8 @@ use futures::{Stream, StreamExt};
 use kiln_proto::fsutil_types::Packet;
 use kiln_proto::fsutil_types::packet::PacketType;
 use kiln_proto::prost::Message;
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -25,6 +27,9 @@ use super::{BATCHES_WAITING, error_packet, fin_packet, next_batch};
 
 /// Threads that write contents. Each has directories of its own: two that make files in one directory wait for its lock.
 const WRITERS: usize = 2;
+
+/// Files that are asked for and not complete, at most.
+const ASKED_MAX: usize = 4096;
 
 /// Files that one writer has open at once, at most. Senders work on four or so.
 const OPEN_FILES_MAX: usize = 128;
@@ -41,6 +46,9 @@ pub trait FsSink: Send + 'static {
     /// that came before, and a hard link's target came before it.
     fn entry(&mut self, stat: FileStat) -> Result<Want, SinkError>;
 
+    /// Where the contents go that [`FsSink::entry`] wanted; called when they are about to be asked for, in the same order.
+    fn open(&mut self, wanted: Wanted) -> Result<Box<dyn ContentWriter>, SinkError>;
+
     /// Called once after all metadata and all contents came; not if the transfer failed.
     fn finish(&mut self) -> Result<(), SinkError>;
 }
@@ -49,9 +57,13 @@ pub trait FsSink: Send + 'static {
 pub enum Want {
     /// No.
     Nothing,
-    /// Yes, here; only for files whose mode says that they have contents.
-    Content(Box<dyn ContentWriter>),
+    /// Yes; only for files whose mode says that they have contents.
+    Content(Wanted),
 }
+
+/// What a sink calls a file whose contents it wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted(pub u64);
 
 /// Takes one file's contents, on a thread of its own. Dropped without `finish` when the transfer fails.
 pub trait ContentWriter: Send {
@@ -106,13 +118,15 @@ enum Content {
 struct Progress {
     state: Mutex<State>,
     changed: Condvar,
+    /// More files may be asked for, or the transfer stopped.
+    room: Notify,
     failed: CancellationToken,
 }
 
 #[derive(Default)]
 struct State {
     /// Files that are asked for and not complete.
-    pending: u64,
+    pending: usize,
     error: Option<SyncError>,
     stopped: bool,
     /// The sink has everything.
@@ -132,6 +146,7 @@ impl Progress {
             state.stopped = true;
             state.error.get_or_insert(error);
         });
+        self.room.notify_one();
         self.failed.cancel();
     }
 
@@ -149,6 +164,7 @@ struct StopOnDrop(Arc<Progress>);
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.with(|state| state.stopped = true);
+        self.0.room.notify_one();
     }
 }
 
@@ -330,54 +346,25 @@ impl Sorter {
     }
 }
 
-/// What is to be asked for, gathered from a batch of entries.
-#[derive(Default)]
-struct Wanted {
-    starts: [Vec<Content>; WRITERS],
-    requests: Packets,
+/// Feeds the sink and asks for what it wants.
+struct Asker<'a, S> {
+    sink: S,
+    contents: &'a [mpsc::Sender<Vec<Content>>],
+    outgoing: &'a mpsc::UnboundedSender<Packets>,
+    progress: &'a Progress,
+    /// What is wanted and not asked for yet.
+    later: VecDeque<(Wanted, u32, Writer)>,
 }
 
 fn take_entries(
     mut entries: mpsc::Receiver<Vec<Entry>>,
-    mut sink: impl FsSink,
+    sink: impl FsSink,
     contents: &[mpsc::Sender<Vec<Content>>],
     outgoing: &mpsc::UnboundedSender<Packets>,
     progress: &Progress,
 ) {
-    let mut run = || {
-        loop {
-            let Some(batch) = entries.blocking_recv() else { return Ok(false) };
-            let mut wanted = Wanted::default();
-            let mut listed = false;
-            for entry in batch {
-                let Entry::Stat(id, number, stat) = entry else {
-                    listed = true;
-                    break;
-                };
-                let has_contents = stat.mode.has_contents();
-                if let Want::Content(writer) = sink.entry(stat)? {
-                    if !has_contents {
-                        return Err(SyncError::protocol("contents wanted of what has none"));
-                    }
-                    wanted.starts[usize::from(number)].push(Content::Start(id, writer));
-                    let kind = PacketType::PacketReq as i32;
-                    wanted.requests.push(Packet { r#type: kind, id, ..Default::default() });
-                }
-            }
-            if !ask(wanted, contents, outgoing, progress) {
-                return Ok(false);
-            }
-            if listed {
-                break;
-            }
-        }
-        if !progress.wait_for_contents() {
-            return Ok(false);
-        }
-        sink.finish()?;
-        Ok(true)
-    };
-    match run() {
+    let mut asker = Asker { sink, contents, outgoing, progress, later: VecDeque::new() };
+    match asker.run(&mut entries) {
         Err(error) => progress.fail(error),
         Ok(true) => {
             progress.with(|state| state.done = true);
@@ -388,20 +375,70 @@ fn take_entries(
     }
 }
 
-/// Tells the writers what will come, then asks for it. False: somebody is gone.
-fn ask(
-    wanted: Wanted,
-    contents: &[mpsc::Sender<Vec<Content>>],
-    outgoing: &mpsc::UnboundedSender<Packets>,
-    progress: &Progress,
-) -> bool {
-    if wanted.requests.is_empty() {
-        return true;
+impl<S: FsSink> Asker<'_, S> {
+    /// False: broken off.
+    fn run(&mut self, entries: &mut mpsc::Receiver<Vec<Entry>>) -> Result<bool, SinkError> {
+        let runtime = Handle::current();
+        let mut listed = false;
+        while !listed || !self.later.is_empty() {
+            let waiting = !self.later.is_empty();
+            let batch = runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    batch = entries.recv(), if !listed => Some(batch),
+                    () = self.progress.room.notified(), if waiting => None,
+                }
+            });
+            match batch {
+                Some(Some(batch)) => listed = self.take(batch)?,
+                Some(None) => return Ok(false),
+                None if self.progress.with(|state| state.stopped) => return Ok(false),
+                None => {}
+            }
+            if !self.ask()? {
+                return Ok(false);
+            }
+        }
+        if !self.progress.wait_for_contents() {
+            return Ok(false);
+        }
+        self.sink.finish()?;
+        Ok(true)
     }
-    progress.with(|state| state.pending += wanted.requests.len() as u64);
-    let mut told = contents.iter().zip(wanted.starts);
-    told.all(|(writer, starts)| starts.is_empty() || writer.blocking_send(starts).is_ok())
-        && outgoing.send(wanted.requests).is_ok()
+
+    /// True: these were the last.
+    fn take(&mut self, batch: Vec<Entry>) -> Result<bool, SinkError> {
+        for entry in batch {
+            let Entry::Stat(id, writer, stat) = entry else { return Ok(true) };
+            let has_contents = stat.mode.has_contents();
+            if let Want::Content(wanted) = self.sink.entry(stat)? {
+                if !has_contents {
+                    return Err(SyncError::protocol("contents wanted of what has none"));
+                }
+                self.later.push_back((wanted, id, writer));
+            }
+        }
+        Ok(false)
+    }
+
+    /// Asks for what there is room for, after it has told the writers what will come. False: somebody is gone.
+    fn ask(&mut self) -> Result<bool, SinkError> {
+        let pending = self.progress.with(|state| state.pending);
+        if self.later.is_empty() || pending > ASKED_MAX / 2 {
+            return Ok(true);
+        }
+        let mut starts: [Vec<Content>; WRITERS] = Default::default();
+        let mut requests = Packets::new();
+        let count = self.later.len().min(ASKED_MAX - pending);
+        for (wanted, id, writer) in self.later.drain(..count) {
+            starts[usize::from(writer)].push(Content::Start(id, self.sink.open(wanted)?));
+            requests.push(Packet { r#type: PacketType::PacketReq as i32, id, ..Default::default() });
+        }
+        self.progress.with(|state| state.pending += requests.len());
+        let mut told = self.contents.iter().zip(starts);
+        let all_told = told.all(|(writer, starts)| starts.is_empty() || writer.blocking_send(starts).is_ok());
+        Ok(all_told && self.outgoing.send(requests).is_ok())
+    }
 }
 
 fn write_contents(mut contents: mpsc::Receiver<Vec<Content>>, progress: &Progress) {
@@ -438,12 +475,18 @@ fn write_contents(mut contents: mpsc::Receiver<Vec<Content>>, progress: &Progres
         let mut complete = 0;
         for content in batch {
             match step(content) {
-                Ok(whole) => complete += u64::from(whole),
+                Ok(whole) => complete += usize::from(whole),
                 Err(error) => return progress.fail(error),
             }
         }
         if complete > 0 {
-            progress.with(|state| state.pending -= complete);
+            let pending = progress.with(|state| {
+                state.pending -= complete;
+                state.pending
+            });
+            if pending <= ASKED_MAX / 2 {
+                progress.room.notify_one();
+            }
         }
         if progress.failed.is_cancelled() {
             return;
