@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 
 /// Key of a table among the values of its layer.
 const TABLE_KEY: &str = "content-digests";
-/// Paths of all tables in memory. One takes two hundred bytes or so.
+/// Paths of all tables in memory. One takes a hundred bytes or so.
 const RECORDS_MAX: usize = 100_000;
 /// What a table costs besides its paths, in paths: a step that makes one file has a table of two.
 const RECORDS_PER_TABLE: usize = 3;
@@ -70,7 +70,7 @@ impl Tables {
 }
 
 fn cost(table: &LayerTable) -> usize {
-    table.records().len() + RECORDS_PER_TABLE
+    table.len() + RECORDS_PER_TABLE
 }
 
 impl Kept {
@@ -165,16 +165,16 @@ impl Digests {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contenthash::{Record, RecordKind};
+    use crate::contenthash::{Record, RecordKind, TableBuilder};
 
     fn table(paths: usize) -> Arc<LayerTable> {
-        let record = |number: usize| Record {
-            path: format!("{number:08}").into_bytes().into(),
-            kind: RecordKind::File,
-            header: Hash::default(),
-            content: std::sync::OnceLock::new(),
-        };
-        Arc::new(LayerTable::new((0..paths).map(record).collect()))
+        let mut builder = TableBuilder::default();
+        for number in 0..paths {
+            let (path, header) = (format!("{number:08}"), &Hash::default());
+            let record = Record { path: path.as_bytes(), kind: RecordKind::File, header, content: None };
+            builder.push(&record).unwrap();
+        }
+        Arc::new(builder.finish())
     }
 
     #[test]

@@ -19,7 +19,7 @@ use rustix::fs::{CWD, Mode};
 
 pub use scan::{header_of, scan};
 pub use select::{SelectError, Selector, is_wildcard, select, without_redundant};
-pub use table::{BadTable, LayerTable, Record, RecordKind};
+pub use table::{BadTable, LayerTable, Record, RecordKind, TableBuilder};
 pub use tree::Tree;
 
 use crate::crew;
@@ -54,7 +54,7 @@ pub fn checksum(
     let mut missing: Vec<usize> = selections
         .iter()
         .flat_map(|selection| selection.files(tree))
-        .filter(|&index| tree.record(index).content.get().is_none())
+        .filter(|&index| tree.record(index).content.is_none())
         .collect();
     missing.sort_unstable();
     missing.dedup();
@@ -82,8 +82,8 @@ fn hash_files(tree: &Tree, dirs: &[PathBuf], files: Vec<usize>, budget: &Budget)
         for index in job {
             let node = tree.node(index);
             let record = tree.record(index);
-            let hash = scan::hash_file(&roots[node.layer as usize], &record.path).map_err(|errno| {
-                PathError::new("open", format!("/{}", String::from_utf8_lossy(&record.path)), errno)
+            let hash = scan::hash_file(&roots[node.layer as usize], record.path).map_err(|errno| {
+                PathError::new("open", format!("/{}", String::from_utf8_lossy(record.path)), errno)
             })?;
             tree.table(node.layer).set_content(node.record as usize, hash);
         }
@@ -93,12 +93,15 @@ fn hash_files(tree: &Tree, dirs: &[PathBuf], files: Vec<usize>, budget: &Budget)
 
 /// The tree of a ref without layers: nothing but a root that says nothing.
 pub fn empty_tree() -> Tree {
-    Tree::new(vec![Arc::new(LayerTable::new(vec![Record {
-        path: Box::default(),
+    let mut builder = TableBuilder::default();
+    let root = Record {
+        path: b"",
         kind: RecordKind::Dir { opaque: false },
-        header: Hash::default(),
-        content: std::sync::OnceLock::new(),
-    }]))])
+        header: &Hash::default(),
+        content: None,
+    };
+    builder.push(&root).expect("no path is short");
+    Tree::new(vec![Arc::new(builder.finish())])
 }
 
 #[cfg(test)]

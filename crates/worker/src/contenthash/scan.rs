@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use kiln_layer::overlay::{Format, is_opaque, is_whiteout};
 use kiln_layer::threads::Budget;
@@ -10,7 +10,7 @@ use kiln_layer::{FileKind, Meta};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::table::{LayerTable, Record, RecordKind};
+use super::table::{LayerTable, Record, RecordKind, TableBuilder};
 use crate::crew;
 use crate::encode::{Encoder, Hash};
 use crate::error::PathError;
@@ -25,15 +25,46 @@ pub fn scan(dir: &Path, format: &Format, budget: &Budget) -> Result<LayerTable, 
         |path: &[u8], errno| PathError::new("lstat", format!("/{}", String::from_utf8_lossy(path)), errno);
     let root = rustix::fs::openat(CWD, dir, DIR_FLAGS, Mode::empty())
         .map_err(|errno| PathError::new("open", dir.to_string_lossy(), errno))?;
-    let records = Mutex::new(Vec::new());
+    let table = Mutex::new(TableBuilder::default());
     crew::run(budget, vec![Vec::new()], |path: Vec<u8>, queue| {
         let mut found = Vec::new();
         scan_dir(&root, &path, format, &mut found, |below| queue.push(below))
             .map_err(|errno| fail(&path, errno))?;
-        records.lock().unwrap_or_else(PoisonError::into_inner).append(&mut found);
+        let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+        for found in &found {
+            table.push(&found.record()).map_err(|_| fail(&found.path, Errno::NAMETOOLONG))?;
+        }
         Ok(())
     })?;
-    Ok(LayerTable::new(records.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    Ok(table.into_inner().unwrap_or_else(PoisonError::into_inner).finish())
+}
+
+/// What was found at one path.
+struct Found {
+    path: Vec<u8>,
+    what: What,
+    header: Hash,
+}
+
+enum What {
+    File,
+    Dir { opaque: bool },
+    Symlink(Vec<u8>),
+    Special,
+    Whiteout,
+}
+
+impl Found {
+    fn record(&self) -> Record<'_> {
+        let kind = match &self.what {
+            What::File => RecordKind::File,
+            What::Dir { opaque } => RecordKind::Dir { opaque: *opaque },
+            What::Symlink(target) => RecordKind::Symlink { target },
+            What::Special => RecordKind::Special,
+            What::Whiteout => RecordKind::Whiteout,
+        };
+        Record { path: &self.path, kind, header: &self.header, content: None }
+    }
 }
 
 /// Records the folder `path` and the files in it; its subfolders go to `push`.
@@ -41,14 +72,14 @@ fn scan_dir(
     root: &OwnedFd,
     path: &[u8],
     format: &Format,
-    found: &mut Vec<Record>,
+    found: &mut Vec<Found>,
     mut push: impl FnMut(Vec<u8>),
 ) -> Result<(), Errno> {
     let from_root = if path.is_empty() { b"." } else { path };
     let fd = rustix::fs::openat2(root, from_root, DIR_FLAGS, Mode::empty(), RESOLVE)?;
     let opaque = !path.is_empty() && is_opaque(fd.as_fd(), format).unwrap_or(false);
     let header = header_of(&meta_of(&fd, format)?, b"", &list_xattrs(fd.as_fd(), b"")?);
-    found.push(record(path, RecordKind::Dir { opaque }, header));
+    found.push(Found { path: path.to_vec(), what: What::Dir { opaque }, header });
     for name in names(fd.as_fd())? {
         let Some(meta) = meta_at(fd.as_fd(), name.as_slice(), format)? else { continue };
         let mut below = path.to_vec();
@@ -61,7 +92,7 @@ fn scan_dir(
             continue;
         }
         if is_whiteout(&meta) {
-            found.push(record(&below, RecordKind::Whiteout, Hash::default()));
+            found.push(Found { path: below, what: What::Whiteout, header: Hash::default() });
             continue;
         }
         let target = match meta.kind {
@@ -69,18 +100,14 @@ fn scan_dir(
             _ => Vec::new(),
         };
         let header = header_of(&meta, &target, &list_xattrs(fd.as_fd(), &name)?);
-        let kind = match meta.kind {
-            FileKind::File => RecordKind::File,
-            FileKind::Symlink => RecordKind::Symlink { target: target.into() },
-            _ => RecordKind::Special,
+        let what = match meta.kind {
+            FileKind::File => What::File,
+            FileKind::Symlink => What::Symlink(target),
+            _ => What::Special,
         };
-        found.push(record(&below, kind, header));
+        found.push(Found { path: below, what, header });
     }
     Ok(())
-}
-
-fn record(path: &[u8], kind: RecordKind, header: Hash) -> Record {
-    Record { path: path.into(), kind, header, content: OnceLock::new() }
 }
 
 /// Paths here come from walking the layer: they have no links in them.

@@ -180,10 +180,10 @@ impl<'a> Filter<'a> {
         // selector spells them, for patterns are written against those.
         let (prefix, start) = self.start()?;
         if let Some(start) = start {
-            let resolved = text(&self.tree.record(start).path);
+            let resolved = text(self.tree.record(start).path);
             let mut matched = self.glob.is_none().then(|| self.path.to_owned());
             for index in start..self.tree.below(start).end {
-                let real = text(&self.tree.record(index).path);
+                let real = text(self.tree.record(index).path);
                 let spelled = format!("{prefix}{}", &real[resolved.len()..]);
                 self.visit(index, spelled, &mut matched);
             }

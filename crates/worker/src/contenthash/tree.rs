@@ -41,12 +41,13 @@ impl Tree {
         Tree { tables, nodes }
     }
 
-    pub fn record(&self, index: usize) -> &Record {
-        self.record_of(self.nodes[index])
+    pub fn record(&self, index: usize) -> Record<'_> {
+        let node = self.nodes[index];
+        self.tables[node.layer as usize].record(node.record as usize)
     }
 
-    pub fn record_of(&self, node: Node) -> &Record {
-        &self.tables[node.layer as usize].records()[node.record as usize]
+    fn path(&self, node: Node) -> &[u8] {
+        self.tables[node.layer as usize].path(node.record as usize)
     }
 
     pub fn node(&self, index: usize) -> Node {
@@ -63,14 +64,14 @@ impl Tree {
 
     /// Place of `path`, which is relative and clean.
     pub fn find(&self, path: &[u8]) -> Option<usize> {
-        self.nodes.binary_search_by(|node| path_order(&self.record_of(*node).path, path)).ok()
+        self.nodes.binary_search_by(|node| path_order(self.path(*node), path)).ok()
     }
 
     /// The places of everything below the folder at `index`.
     pub fn below(&self, index: usize) -> Range<usize> {
-        let dir = &self.record(index).path;
+        let dir = self.record(index).path;
         let rest = &self.nodes[index + 1..];
-        let count = rest.partition_point(|node| is_below(&self.record_of(*node).path, dir));
+        let count = rest.partition_point(|node| is_below(self.path(*node), dir));
         index + 1..index + 1 + count
     }
 
@@ -100,7 +101,7 @@ impl Tree {
                 }
                 next.extend_from_slice(&component);
             }
-            let link = self.find(&next).and_then(|index| match &self.record(index).kind {
+            let link = self.find(&next).and_then(|index| match self.record(index).kind {
                 RecordKind::Symlink { target } if follow_last || !pending.is_empty() => Some(target),
                 _ => None,
             });
@@ -127,10 +128,10 @@ impl Tree {
     pub fn own_digest(&self, index: usize) -> Option<Hash> {
         let record = self.record(index);
         if record.kind != RecordKind::File {
-            return Some(record.header);
+            return Some(*record.header);
         }
         let mut encoder = Encoder::new("kiln.content.file.v1");
-        encoder.hash(&record.header).hash(record.content.get()?);
+        encoder.hash(record.header).hash(record.content?);
         Some(encoder.finish())
     }
 
@@ -144,14 +145,14 @@ impl Tree {
         let mut open: Vec<(usize, Encoder)> = Vec::new();
         let begin = |index: usize| {
             let mut encoder = Encoder::new("kiln.content.dir.v1");
-            encoder.hash(&self.record(index).header);
+            encoder.hash(self.record(index).header);
             (index, encoder)
         };
         let close_one = |open: &mut Vec<(usize, Encoder)>| {
             let (inner, encoder) = open.pop().expect("called with a folder open");
             let digest = encoder.finish();
             if let Some((_, outer)) = open.last_mut() {
-                outer.bytes(name_of(&self.record(inner).path)).hash(&digest);
+                outer.bytes(name_of(self.record(inner).path)).hash(&digest);
             }
             digest
         };
@@ -159,7 +160,7 @@ impl Tree {
         for child in self.below(index) {
             let record = self.record(child);
             while open.len() > 1
-                && open.last().is_some_and(|(dir, _)| !is_below(&record.path, &self.record(*dir).path))
+                && open.last().is_some_and(|(dir, _)| !is_below(record.path, self.record(*dir).path))
             {
                 close_one(&mut open);
             }
@@ -168,7 +169,7 @@ impl Tree {
             } else {
                 let digest = self.own_digest(child)?;
                 let (_, encoder) = open.last_mut().expect("the outermost folder stays open");
-                encoder.bytes(name_of(&record.path)).hash(&digest);
+                encoder.bytes(name_of(record.path)).hash(&digest);
             }
         }
         loop {
@@ -190,22 +191,22 @@ fn name_of(path: &[u8]) -> &[u8] {
 
 /// Puts the layer `upper` on the nodes of the layers below it.
 fn stack(tables: &[Arc<LayerTable>], lower: Vec<Node>, upper: &LayerTable, layer: u32) -> Vec<Node> {
-    let path_of = |node: &Node| &*tables[node.layer as usize].records()[node.record as usize].path;
-    let mut merged = Vec::with_capacity(lower.len() + upper.records().len());
+    let path_of = |node: &Node| tables[node.layer as usize].path(node.record as usize);
+    let mut merged = Vec::with_capacity(lower.len() + upper.len());
     let mut lower = lower.into_iter().peekable();
     // Below this path nothing of the lower layers shows.
     let mut hidden: Option<&[u8]> = None;
-    for (index, record) in upper.records().iter().enumerate() {
-        while let Some(node) = lower.next_if(|node| path_order(path_of(node), &record.path) == Ordering::Less)
+    for (index, record) in upper.records().enumerate() {
+        while let Some(node) = lower.next_if(|node| path_order(path_of(node), record.path) == Ordering::Less)
         {
             if !hidden.is_some_and(|dir| is_below(path_of(&node), dir)) {
                 merged.push(node);
             }
         }
-        lower.next_if(|node| path_of(node) == &*record.path);
+        lower.next_if(|node| path_of(node) == record.path);
         let replaces = !matches!(record.kind, RecordKind::Dir { opaque: false });
-        if replaces && !hidden.is_some_and(|dir| is_below(&record.path, dir)) {
-            hidden = Some(&record.path);
+        if replaces && !hidden.is_some_and(|dir| is_below(record.path, dir)) {
+            hidden = Some(record.path);
         }
         if record.kind != RecordKind::Whiteout {
             let record = u32::try_from(index).expect("a layer has less than four billion paths");

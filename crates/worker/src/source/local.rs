@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kiln_layer::overlay::is_private_xattr;
@@ -15,10 +15,11 @@ use kiln_session::patterns::PatternMatcher;
 use kiln_solver::Progress;
 use kiln_store::{LayerMeta, NamedLayer, NamedSpec, RecordType, Ref, Sharing};
 use rustix::fs::{CWD, Mode};
+use rustix::io::Errno;
 
 use super::identifier::LocalId;
 use crate::Worker;
-use crate::contenthash::{LayerTable, Record, RecordKind, header_of};
+use crate::contenthash::{LayerTable, Record, RecordKind, TableBuilder, header_of};
 use crate::encode::{Encoder, Hash};
 use crate::error::{Error, PathError, Result};
 use crate::raw::{DIR_FLAGS, list_xattrs, meta_of};
@@ -168,36 +169,38 @@ fn table_of(worker: &Worker, tree: &Tree, dir: &Path) -> Result<LayerTable> {
     let root = rustix::fs::openat(CWD, dir, DIR_FLAGS, Mode::empty()).map_err(fail)?;
     let meta = meta_of(&root, worker.store().format()).map_err(fail)?;
     let xattrs = list_xattrs(std::os::fd::AsFd::as_fd(&root), b"").map_err(fail)?;
-    let mut records = Vec::with_capacity(tree.len() + 1);
-    records.push(Record {
-        path: Box::default(),
-        kind: RecordKind::Dir { opaque: false },
-        header: header_of(&meta, b"", &xattrs),
-        content: OnceLock::new(),
-    });
-    records.extend(tree.iter().map(|entry| record(tree, &entry)));
-    Ok(LayerTable::new(records))
+    let header = header_of(&meta, b"", &xattrs);
+    let mut builder = TableBuilder::default();
+    let root = Record { path: b"", kind: RecordKind::Dir { opaque: false }, header: &header, content: None };
+    let mut put = |record: &Record<'_>| {
+        let path = String::from_utf8_lossy(record.path);
+        builder.push(record).map_err(|_| PathError::new("lstat", format!("/{path}"), Errno::NAMETOOLONG))
+    };
+    put(&root)?;
+    for entry in tree.iter() {
+        put_entry(tree, &entry, &mut put)?;
+    }
+    Ok(builder.finish())
 }
 
-fn record(tree: &Tree, entry: &TreeEntry) -> Record {
+fn put_entry(
+    tree: &Tree,
+    entry: &TreeEntry,
+    put: impl FnOnce(&Record<'_>) -> std::result::Result<(), PathError>,
+) -> std::result::Result<(), PathError> {
     let stat = &entry.stat;
     let kind = match stat.kind() {
         fsync::FileKind::Directory => RecordKind::Dir { opaque: false },
-        fsync::FileKind::Symlink => RecordKind::Symlink { target: stat.linkname.as_bytes().into() },
+        fsync::FileKind::Symlink => RecordKind::Symlink { target: stat.linkname.as_bytes() },
         fsync::FileKind::Regular => RecordKind::File,
         _ => RecordKind::Special,
     };
-    let content = OnceLock::new();
-    if kind == RecordKind::File {
-        let digest = match stat.is_hard_link() {
-            true => tree.get(&stat.linkname).and_then(|file| file.digest),
-            false => entry.digest,
-        };
-        if let Some(digest) = digest {
-            let _ = content.set(digest);
-        }
-    }
-    Record { path: stat.path.as_bytes().into(), kind, header: header(stat), content }
+    let content = match (kind, stat.is_hard_link()) {
+        (RecordKind::File, true) => tree.get(&stat.linkname).and_then(|file| file.digest),
+        (RecordKind::File, false) => entry.digest,
+        _ => None,
+    };
+    put(&Record { path: stat.path.as_bytes(), kind, header: &header(stat), content: content.as_ref() })
 }
 
 fn header(stat: &FileStat) -> Hash {
