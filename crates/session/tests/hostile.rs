@@ -256,3 +256,47 @@ async fn receivers_that_ask_for_the_wrong_thing() {
         assert_eq!(error.to_string(), expected);
     }
 }
+
+/// Lists everything before it gives anything: each file that is asked for takes memory in the receiver.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_lists_all_first_is_asked_for_little_at_once() {
+    const FILES: u32 = 10_000;
+    let to = tempfile::tempdir().expect("makes a directory");
+    let (sink, outcome) =
+        DirSink::new(handle(to.path()), DirSinkOptions { owner: OwnerPolicy::Own, ..Default::default() });
+    let (packets, incoming) = mpsc::unbounded_channel::<Result<Packet, Status>>();
+    let (outgoing, mut answers) = mpsc::unbounded_channel::<Vec<Packet>>();
+    let feeding = tokio::spawn(async move {
+        for file in 0..FILES {
+            packets.send(Ok(stat(&format!("f{file:05}"), 0o644))).expect("listens");
+        }
+        packets.send(Ok(last())).expect("listens");
+        let (mut asked, mut given, mut most) = (Vec::new(), 0, 0);
+        while given < FILES as usize {
+            // It asks on when it has what it asked for; then all that it asks for without being given anything.
+            let mut more = Some(answers.recv().await.expect("asks on"));
+            while let Some(some) = more {
+                asked.extend(some.into_iter().map(|packet| packet.id));
+                let wait = std::time::Duration::from_millis(100);
+                more = tokio::time::timeout(wait, answers.recv()).await.unwrap_or_default();
+            }
+            most = most.max(asked.len() - given);
+            for id in &asked[given..] {
+                packets.send(Ok(data(*id, b"x"))).expect("listens");
+                packets.send(Ok(data(*id, b""))).expect("listens");
+            }
+            given = asked.len();
+        }
+        let end = answers.recv().await.expect("says that it has all");
+        assert_eq!(end.last().map(|packet| packet.r#type), Some(PacketType::PacketFin as i32));
+        packets.send(Ok(fin())).expect("listens");
+        (asked, most)
+    });
+    let incoming = tokio_stream::wrappers::UnboundedReceiverStream::new(incoming);
+    receive(incoming, outgoing, sink, ReceiveLimits::default(), |_, _| {}).await.expect("transfers");
+    let (asked, most) = feeding.await.expect("all went well");
+    assert!(asked.into_iter().eq(0..FILES), "each once and in order");
+    assert!(most <= 4096, "{most} at once");
+    assert_eq!(outcome.into_tree().await.len(), FILES as usize);
+    assert_eq!(fs::read_dir(to.path()).expect("reads").count(), FILES as usize);
+}
