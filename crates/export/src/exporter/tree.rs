@@ -155,9 +155,9 @@ impl Part {
         if let Some(file) = self.extra.iter().find(|file| file.name == below) {
             return Some(Ok(Box::new(Cursor::new(file.bytes.clone()))));
         }
-        match self.union.lookup(below) {
+        match self.union.open_file(below) {
             Ok(None) => None,
-            Ok(Some(node)) => Some(node.open().map(|file| Box::new(file) as _).map_err(io::Error::other)),
+            Ok(Some(file)) => Some(Ok(Box::new(file))),
             Err(error) => Some(Err(io::Error::other(error))),
         }
     }

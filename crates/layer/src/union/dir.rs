@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,10 @@ const CACHED_HANDLES_MAX: usize = 512;
 
 pub(super) const DIR_FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A fifo must not keep waiting whoever opens it.
+pub(super) const FILE_FLAGS: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 
 #[derive(Debug)]
 pub(super) struct Dir {
@@ -80,6 +85,19 @@ impl Dir {
             }
         }
         Ok((!parts.is_empty()).then_some(Self { path, parts }))
+    }
+
+    /// Opens the file `name`, if that needs no look at what hides it.
+    pub(super) fn open_file(&self, name: &OsStr) -> Option<File> {
+        for part in &self.parts {
+            match rustix::fs::openat(&part.fd, name, FILE_FLAGS, Mode::empty()) {
+                Ok(fd) => return Some(fd.into()),
+                Err(Errno::NOENT) => {}
+                // A whiteout is a device that nothing drives.
+                Err(_) => return None,
+            }
+        }
+        None
     }
 
     /// Everything in it, sorted by name.

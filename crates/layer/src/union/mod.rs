@@ -78,6 +78,18 @@ impl Union {
         Node::child(&dir, name, self.format())
     }
 
+    /// Opens the file at exactly this path for reading; `None` where nothing is. Cheaper than looking it up first.
+    pub fn open_file(&self, path: impl AsRef<Path>) -> Result<Option<std::fs::File>> {
+        let path = clean(path.as_ref())?;
+        let parent = path.parent().unwrap_or(Path::new(""));
+        if let (Some(name), Some(dir)) = (path.file_name(), self.dir(parent)?)
+            && let Some(file) = dir.open_file(name)
+        {
+            return Ok(Some(file));
+        }
+        self.lookup(&path)?.map(|node| node.open()).transpose()
+    }
+
     /// The merged content of a directory, sorted by name. What is no directory is an error.
     pub fn read_dir(&self, path: impl AsRef<Path>) -> Result<Vec<Node>> {
         self.list(path)?.iter().map(|entry| entry.look(self.format())).collect()

@@ -7,10 +7,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use super::dir::Dir;
+use super::dir::{Dir, FILE_FLAGS};
 use crate::error::{Error, Result};
 use crate::meta::{FileKind, Meta};
 use crate::overlay::{self, Format};
@@ -61,8 +61,7 @@ impl Node {
 
     /// Opens a regular file (or directory) for reading.
     pub fn open(&self) -> Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        rustix::fs::openat(self.holder(), self.name(), flags, Mode::empty())
+        rustix::fs::openat(self.holder(), self.name(), FILE_FLAGS, Mode::empty())
             .map(File::from)
             .map_err(Error::io("open", &self.path))
     }

@@ -68,6 +68,16 @@ fn merges_as_overlayfs_does() {
     ] {
         assert_eq!(union.lookup(path).expect("a lookup").map(|node| node.layer()), layer, "{path}");
     }
+    for (path, text) in [
+        ("a/two", Some("mid")),
+        ("a/one", None),
+        ("a/deep", Some("now a file")),
+        ("a/deep/x", None),
+        ("b/hidden", None),
+    ] {
+        let file = union.open_file(path).expect("a lookup");
+        assert_eq!(file.map(|file| std::io::read_to_string(file).expect("text")).as_deref(), text, "{path}");
+    }
     assert!(union.lookup("a/../b").is_err());
     let walked: Vec<String> = union
         .walk("")

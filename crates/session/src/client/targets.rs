@@ -136,7 +136,13 @@ async fn take_dir(path: PathBuf, delete: bool, incoming: Streaming<Bytes>) -> Re
     let root = root.await.map_err(|error| Status::internal(error.to_string()))?;
     let root = root.map_err(|error| Status::unknown(format!("failed to open target directory: {error}")))?;
     let existing = if delete { Existing::Mirror } else { Existing::Merge };
-    let options = DirSinkOptions { existing, owner: OwnerPolicy::Own, spread: true, ..Default::default() };
+    let options = DirSinkOptions {
+        existing,
+        owner: OwnerPolicy::Own,
+        spread: true,
+        without_digests: true,
+        ..Default::default()
+    };
     let (sink, _) = DirSink::new(root, options);
     let (outgoing, packets) = mpsc::unbounded_channel::<Packets>();
     let incoming =

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use kiln_oci::Hasher;
 use rustix::fs::FileType;
 use tokio::sync::mpsc;
 
@@ -64,6 +65,8 @@ pub struct DirSinkOptions {
     pub owner: OwnerPolicy,
     /// Directories that are made at the top begin in parts of the disk of their own.
     pub spread: bool,
+    /// Nobody asks the tree what the files' contents are.
+    pub without_digests: bool,
     /// Files are listed in [`METADATA_FILE`] and not made, but for those that match.
     pub metadata_only: Option<PatternMatcher>,
 }
@@ -96,6 +99,7 @@ pub struct DirHandle {
 /// What the sink and its writers share.
 pub(super) struct Shared {
     owner: OwnerPolicy,
+    without_digests: bool,
     state: Mutex<State>,
 }
 
@@ -108,6 +112,11 @@ struct State {
 impl Shared {
     pub(super) fn chown(&self) -> bool {
         self.owner == OwnerPolicy::AsSent
+    }
+
+    /// What takes the digest of a file.
+    pub(super) fn hasher(&self) -> Option<Hasher> {
+        (!self.without_digests).then(Hasher::sha256)
     }
 
     /// A file is there as was said.
@@ -135,7 +144,8 @@ impl DirSink {
             Err(_) => (TreeReader::default(), Existing::Mirror),
         };
         let state = State { previous, current: TreeWriter::default() };
-        let shared = Arc::new(Shared { owner: options.owner, state: Mutex::new(state) });
+        let (owner, without_digests) = (options.owner, options.without_digests);
+        let shared = Arc::new(Shared { owner, without_digests, state: Mutex::new(state) });
         let (sender, gone) = mpsc::channel(1);
         let spread = if options.spread { root.try_clone().ok().and_then(Spread::new) } else { None };
         let sink = Self {

@@ -25,7 +25,7 @@ pub(super) struct FileWriter {
     /// Something may be at the path already.
     replaces: bool,
     open: Option<Open>,
-    hasher: Hasher,
+    hasher: Option<Hasher>,
 }
 
 struct Open {
@@ -42,7 +42,8 @@ impl FileWriter {
         stat: FileStat,
         replaces: bool,
     ) -> Self {
-        Self { shared, beneath, place, stat, replaces, open: None, hasher: Hasher::sha256() }
+        let hasher = shared.hasher();
+        Self { shared, beneath, place, stat, replaces, open: None, hasher }
     }
 
     fn open(&mut self) -> Result<&mut Open, SyncError> {
@@ -88,7 +89,9 @@ fn exists(error: &SyncError) -> bool {
 
 impl ContentWriter for FileWriter {
     fn write(&mut self, data: &[u8]) -> Result<(), SinkError> {
-        self.hasher.update(data);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(data);
+        }
         let open = self.open()?;
         open.file.write_all(data).map_err(|error| file_error("write", &self.stat.path, error))
     }
@@ -104,9 +107,9 @@ impl ContentWriter for FileWriter {
             self.beneath.rename(temporary, &self.stat.path)?;
         }
         self.open = None;
-        let hasher = std::mem::replace(&mut self.hasher, Hasher::sha256());
-        let digest = hasher.finish().to_bytes().try_into().expect("is SHA-256");
-        self.shared.completed(self.place, Some(digest));
+        let digest = self.hasher.take();
+        let digest = digest.map(|hasher| hasher.finish().to_bytes().try_into().expect("is SHA-256"));
+        self.shared.completed(self.place, digest);
         Ok(())
     }
 }

@@ -116,6 +116,7 @@ impl Worker {
             differ: if id.differ_none { Differ::None } else { Differ::Metadata },
             owner: if self.store().format().owner_xattr { OwnerPolicy::Own } else { OwnerPolicy::AsSent },
             spread: false,
+            without_digests: false,
             metadata_only: if id.metadata_only { Some(matcher(&id.metadata_exceptions)?) } else { None },
         };
         let root = rustix::fs::openat(CWD, layer.dir(), DIR_FLAGS, Mode::empty())
