@@ -155,12 +155,13 @@ impl Op for VertexOp {
 
     async fn execute(&self, inputs: Vec<Ref>, cx: &OpContext<Self>) -> std::result::Result<Vec<Ref>, Error> {
         match &self.vertex.op {
-            Kind::Source(op) => Ok(vec![ops::source::execute(self, op, cx).await?]),
-            Kind::Exec(op) => ops::exec::execute(self, op, &inputs, cx).await,
+            // The large ones on the heap: the others need not be as large.
+            Kind::Source(op) => Ok(vec![Box::pin(ops::source::execute(self, op, cx)).await?]),
+            Kind::Exec(op) => Box::pin(ops::exec::execute(self, op, &inputs, cx)).await,
             Kind::File(op) => ops::file::execute(self, op, inputs, cx).await,
             Kind::Merge(op) => Ok(vec![ops::graph::merge(self, op, &inputs).await?]),
             Kind::Diff(op) => Ok(vec![ops::graph::diff(self, op, &inputs, cx).await?]),
-            Kind::Build(op) => Ok(vec![ops::graph::build(self, op, &inputs, cx).await?]),
+            Kind::Build(op) => Ok(vec![Box::pin(ops::graph::build(self, op, &inputs, cx)).await?]),
             Kind::Passthrough(op) => Ok(ops::graph::passthrough(op, &inputs)),
         }
     }
@@ -172,7 +173,8 @@ impl Op for VertexOp {
 
     fn semaphore(&self) -> Option<Arc<Semaphore>> {
         match &self.vertex.op {
-            Kind::Source(_) | Kind::Exec(_) | Kind::File(_) => self.worker.parallelism(),
+            Kind::Source(_) | Kind::Exec(_) => self.worker.parallelism(),
+            Kind::File(_) => Some(self.worker.parallelism().unwrap_or_else(|| self.worker.file_ops())),
             _ => None,
         }
     }

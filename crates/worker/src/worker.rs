@@ -29,6 +29,10 @@ pub struct Worker {
     inner: Arc<Inner>,
 }
 
+/// File ops under way where nothing else is set. They work on the threads of the store's pool, which are fewer; a graph may have thousands
+/// that could begin.
+const FILE_OPS_MAX: usize = 64;
+
 struct Inner {
     settings: Settings,
     store: Store,
@@ -38,6 +42,7 @@ struct Inner {
     http: HttpClient,
     private: PrivateDir,
     parallelism: Option<Arc<Semaphore>>,
+    file_ops: Arc<Semaphore>,
     digests: Digests,
     origins: Lists,
 }
@@ -67,6 +72,7 @@ impl Worker {
                 },
                 private: PrivateDir::new(config.work_dir.join("private"))?,
                 http: HttpClient::new(config.user_agent, config.tls),
+                file_ops: Arc::new(Semaphore::new(FILE_OPS_MAX)),
                 parallelism: config.max_parallelism.map(|count| Arc::new(Semaphore::new(count.max(1)))),
                 store,
                 executor,
@@ -113,6 +119,11 @@ impl Worker {
 
     pub(crate) fn parallelism(&self) -> Option<Arc<Semaphore>> {
         self.inner.parallelism.clone()
+    }
+
+    /// How many file ops may be under way.
+    pub(crate) fn file_ops(&self) -> Arc<Semaphore> {
+        self.inner.file_ops.clone()
     }
 
     pub(crate) fn digests(&self) -> &Digests {
