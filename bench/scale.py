@@ -66,19 +66,35 @@ class Place:
         return measured(self.tool.build(folder, *flags), self.tool.env)
 
 
-def contexts(place, files):
-    """A context of so many files of 100 bytes, 100 to a folder, copied with an empty cache."""
+def many_files(place, files):
+    """A context of so many files of 100 bytes, 100 to a folder."""
     folder = place.context("FROM scratch\nCOPY . /data\n", f"files{files}")
     for number in range(files):
         if number % 100 == 0:
             inner = folder / f"d{number // 10000}" / f"e{number // 100 % 100}"
             inner.mkdir(parents=True)
         (inner / f"f{number}").write_bytes(b"%-100d" % number)
+    return folder
+
+
+def contexts(place, files):
+    """A context of so many files, copied with an empty cache."""
+    folder = many_files(place, files)
 
     def sample():
         place.tool.empty()
         return place.build(folder)
     return sample, lambda: shutil.rmtree(folder)
+
+
+def copies(place, files):
+    """The same files copied by `cp -r`: what the file system alone makes of it. The daemon has nothing to do."""
+    folder, out = many_files(place, files), place.folder / "copied"
+
+    def sample():
+        shutil.rmtree(out, ignore_errors=True)
+        return measured(["cp", "-r", folder, out], place.tool.env)
+    return sample, lambda: (shutil.rmtree(folder), shutil.rmtree(out))
 
 
 def layers(place, mib):
@@ -183,6 +199,7 @@ def records(place, count):
 
 FAMILIES = {
     "contexts": ("files", (1_000, 10_000, 100_000, 1_000_000), contexts),
+    "copies": ("files", (1_000, 10_000, 100_000, 1_000_000), copies),
     "layers": ("MiB", (64, 256, 1024, 8192), layers),
     "chains": ("steps", (10, 30, 100, 300, 1000), chains),
     "graphs": ("vertices", (10, 100, 1000, 10_000), graphs),

@@ -7,7 +7,7 @@
 //!   content/        an OCI image layout: oci-layout, index.json (the local images), blobs/sha256/
 //!   ingest/         blobs being written
 //!   layers/<id>/    fs: the layer in overlayfs format; work: overlayfs' own
-//!   flat/           joined lower layers for chains longer than overlayfs takes; may go at any time
+//!   flat/           blocks of long lists of layers, and whole lists without overlayfs; may go at any time
 //!   mnt/            mount points
 //!   empty/          an empty directory
 //!   trash/          what is being removed
