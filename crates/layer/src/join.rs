@@ -1,7 +1,7 @@
 //! Layers that lie directly upon each other as one layer directory, with all that they say of what is below them.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
@@ -16,19 +16,15 @@ use crate::union::{Node, Union};
 /// Fills the empty layer directory `dir` with what the layers say together, the lowest first: it can be mounted in their place. Files are
 /// linked, so the layers' own must never be written to, nor those in `dir`.
 pub fn write_join<P: AsRef<Path>>(dirs_bottom_up: &[P], dir: &Path, format: &Format) -> Result<()> {
-    let target = open(dir)?;
+    let target = rustix::fs::open(dir, tree::OPEN_DIR, Mode::empty())
+        .map_err(Error::io("open layer directory", dir))?;
     for layer in dirs_bottom_up {
-        let from = open(layer.as_ref())?;
         let union = Union::open(&[layer], format)?;
-        Join { layer: &union, format }.directory(from.as_fd(), Path::new(""), target.as_fd())?;
         let root = union.root()?.ok_or_else(|| gone(Path::new("/")))?;
+        Join { layer: &union, format }.directory(root.holder(), Path::new(""), target.as_fd())?;
         take_attributes(&root, target.as_fd(), OsStr::new("."), format)?;
     }
     Ok(())
-}
-
-fn open(dir: &Path) -> Result<OwnedFd> {
-    rustix::fs::open(dir, tree::OPEN_DIR, Mode::empty()).map_err(Error::io("open layer directory", dir))
 }
 
 fn gone(path: &Path) -> Error {
@@ -69,20 +65,18 @@ impl Join<'_> {
     ) -> Result<()> {
         let failed = |error: Errno| Error::io("open directory", path)(error);
         let sub = rustix::fs::openat(from, name, tree::OPEN_DIR, Mode::empty()).map_err(failed)?;
-        let is_opaque = |dir: BorrowedFd<'_>| {
-            overlay::is_opaque(dir, self.format).map_err(Error::io("read attributes of", path))
-        };
         let there = match Meta::at(to, name) {
             Ok(meta) => Some(meta.kind),
             Err(Errno::NOENT) => None,
             Err(error) => return Err(Error::io("look up", path)(error)),
         };
-        let hides = is_opaque(sub.as_fd())?;
-        let node = self.node(path)?;
+        let hides =
+            overlay::is_opaque(sub.as_fd(), self.format).map_err(Error::io("read attributes of", path))?;
         let goes_on = there == Some(FileKind::Dir) && !hides;
         if !goes_on {
             tree::remove_all(to, name).map_err(Error::io("replace", path))?;
-            tree::copy_node(&node, to, name, CopyHow::Copy, self.format)?;
+            // Its attributes come when its content is complete.
+            rustix::fs::mkdirat(to, name, Mode::RWXU).map_err(Error::io("create", path))?;
         }
         let made = rustix::fs::openat(to, name, tree::OPEN_DIR, Mode::empty()).map_err(failed)?;
         // What was in its way hid what is below all of these layers, and so does what comes in its place.
@@ -90,7 +84,7 @@ impl Join<'_> {
             overlay::set_opaque(made.as_fd(), self.format).map_err(Error::io("mark", path))?;
         }
         self.directory(sub.as_fd(), path, made.as_fd())?;
-        take_attributes(&node, to, name, self.format)
+        take_attributes(&self.node(path)?, to, name, self.format)
     }
 
     fn node(&self, path: &Path) -> Result<Node> {

@@ -26,10 +26,6 @@ impl Buffer {
         self.len == self.capacity
     }
 
-    pub(super) fn is_for(&self, capacity: usize) -> bool {
-        self.capacity == capacity
-    }
-
     /// Takes what fits of `data`; says how much that was.
     pub(super) fn take(&mut self, data: &[u8]) -> usize {
         let taken = data.len().min(self.capacity - self.len);

@@ -14,6 +14,9 @@ use rustix::io::ReadWriteFlags;
 use super::buffer::{ALIGN, Buffer};
 use super::{DIRECT_FROM_BYTES, PIECE_BYTES, cached};
 
+/// Threads that read ahead: a disk that is asked for one thing at a time rests in between.
+const LANES: usize = 2;
+
 /// Buffers of each thread that reads ahead: one that the disk fills, one that waits or is read.
 const BUFFERS_PER_LANE: usize = 2;
 
@@ -28,12 +31,13 @@ enum Inner {
     Large(Large),
 }
 
-/// Pieces that threads read ahead, each of them every second one: a disk that is asked for one thing at a time rests in between.
+/// Pieces that threads read ahead, in turn.
 struct Large {
-    lanes: [Lane; 2],
+    lanes: [Lane; LANES],
     /// Whose piece comes next.
     turn: usize,
-    piece: Option<(usize, Box<Buffer>)>,
+    /// What is given out; it goes back to this lane, if it came from one.
+    piece: Option<(Option<usize>, Box<Buffer>)>,
     at: usize,
 }
 
@@ -67,7 +71,7 @@ impl Read for BulkReader {
                 if let Some(source) = source
                     && let Some(read) = source.read_on(out)
                 {
-                    return read;
+                    return Ok(read);
                 }
                 let left =
                     source.take().ok_or_else(|| io::Error::other("a thread to read with is missing"))?;
@@ -87,7 +91,7 @@ impl Large {
         head.set_len(len);
         let source = Arc::new(source);
         let lane = |number: u64| Lane::start(&source, first + number * PIECE_BYTES as u64);
-        Ok(Self { lanes: [lane(0)?, lane(1)?], turn: 0, piece: Some((0, head)), at: 0 })
+        Ok(Self { lanes: [lane(0)?, lane(1)?], turn: 0, piece: Some((None, head)), at: 0 })
     }
 
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
@@ -101,15 +105,15 @@ impl Large {
                     return Ok(len);
                 }
             }
-            if let Some((lane, used)) = self.piece.take() {
+            if let Some((Some(lane), used)) = self.piece.take() {
                 self.lanes[lane].give_back(used);
             }
             let lane = self.turn;
             match self.lanes[lane].next()? {
                 Some(piece) if !piece.filled().is_empty() => {
-                    self.piece = Some((lane, piece));
+                    self.piece = Some((Some(lane), piece));
                     self.at = 0;
-                    self.turn = (lane + 1) % self.lanes.len();
+                    self.turn = (lane + 1) % LANES;
                 }
                 _ => return Ok(0),
             }
@@ -130,7 +134,7 @@ impl Lane {
             let mut offset = first;
             for mut buffer in buffers {
                 let piece = source.read_piece(offset, &mut buffer).map(|()| buffer);
-                offset += 2 * PIECE_BYTES as u64;
+                offset += (LANES * PIECE_BYTES) as u64;
                 let last = piece.as_ref().map_or(true, |piece| !piece.is_full());
                 if filled.send(piece).is_err() || last {
                     return;
@@ -146,10 +150,8 @@ impl Lane {
     }
 
     fn give_back(&self, used: Box<Buffer>) {
-        // The thread may have ended: nothing is left to read. What came before its first piece is not its own.
-        if used.is_for(PIECE_BYTES)
-            && let Some(empty) = &self.empty
-        {
+        if let Some(empty) = &self.empty {
+            // The thread may have ended: nothing is left to read.
             let _ = empty.try_send(used);
         }
     }
@@ -185,7 +187,7 @@ impl Source {
         while len < PIECE_BYTES {
             let (at, room) = (offset + len as u64, &mut buffer.room()[len..]);
             let read = match in_memory.then(|| self.read_cached(at, room)).flatten() {
-                Some(read) => read?,
+                Some(read) => read,
                 None => self.read_disk(at, room)?,
             };
             if read == 0 {
@@ -198,7 +200,7 @@ impl Source {
     }
 
     /// What comes next, if it is in memory already.
-    fn read_on(&mut self, room: &mut [u8]) -> Option<io::Result<usize>> {
+    fn read_on(&mut self, room: &mut [u8]) -> Option<usize> {
         if self.offset >= self.cached_to {
             if !self.is_cached(self.offset) {
                 return None;
@@ -207,7 +209,7 @@ impl Source {
         }
         let len = room.len().min((self.cached_to - self.offset) as usize);
         let read = self.read_cached(self.offset, &mut room[..len])?;
-        self.offset += *read.as_ref().unwrap_or(&0) as u64;
+        self.offset += read as u64;
         Some(read)
     }
 
@@ -219,10 +221,10 @@ impl Source {
 
     /// What is in memory; none: nothing of what comes next. Asking for what is not there would make the kernel fetch it there (since Linux
     /// 6.0), so where the kernel tells what is, it is asked before.
-    fn read_cached(&self, offset: u64, room: &mut [u8]) -> Option<io::Result<usize>> {
+    fn read_cached(&self, offset: u64, room: &mut [u8]) -> Option<usize> {
         let mut room = [IoSliceMut::new(room)];
         // An error: it went, or this file system cannot tell.
-        rustix::io::preadv2(&self.file, &mut room, offset, ReadWriteFlags::NOWAIT).ok().map(Ok)
+        rustix::io::preadv2(&self.file, &mut room, offset, ReadWriteFlags::NOWAIT).ok()
     }
 
     fn read_disk(&self, offset: u64, room: &mut [u8]) -> io::Result<usize> {
