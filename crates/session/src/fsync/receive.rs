@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -117,8 +117,7 @@ enum Content {
 #[derive(Default)]
 struct Progress {
     state: Mutex<State>,
-    changed: Condvar,
-    /// More files may be asked for, or the transfer stopped.
+    /// More files may be asked for, none is asked for any more, or the transfer stopped.
     room: Notify,
     failed: CancellationToken,
 }
@@ -135,9 +134,7 @@ struct State {
 
 impl Progress {
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
-        let out = f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
-        self.changed.notify_all();
-        out
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The first failure counts.
@@ -148,13 +145,6 @@ impl Progress {
         });
         self.room.notify_one();
         self.failed.cancel();
-    }
-
-    /// Waits until nothing is asked for any more; false: broken off.
-    fn wait_for_contents(&self) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = self.changed.wait_while(state, |state| state.pending > 0 && !state.stopped);
-        !state.unwrap_or_else(PoisonError::into_inner).stopped
     }
 }
 
@@ -380,8 +370,8 @@ impl<S: FsSink> Asker<'_, S> {
     fn run(&mut self, entries: &mut mpsc::Receiver<Vec<Entry>>) -> Result<bool, SinkError> {
         let runtime = Handle::current();
         let mut listed = false;
-        while !listed || !self.later.is_empty() {
-            let waiting = !self.later.is_empty();
+        while !listed || !self.later.is_empty() || self.pending() > 0 {
+            let waiting = listed || !self.later.is_empty();
             let batch = runtime.block_on(async {
                 tokio::select! {
                     biased;
@@ -392,18 +382,18 @@ impl<S: FsSink> Asker<'_, S> {
             match batch {
                 Some(Some(batch)) => listed = self.take(batch)?,
                 Some(None) => return Ok(false),
-                None if self.progress.with(|state| state.stopped) => return Ok(false),
                 None => {}
             }
-            if !self.ask()? {
+            if self.progress.with(|state| state.stopped) || !self.ask()? {
                 return Ok(false);
             }
         }
-        if !self.progress.wait_for_contents() {
-            return Ok(false);
-        }
         self.sink.finish()?;
         Ok(true)
+    }
+
+    fn pending(&self) -> usize {
+        self.progress.with(|state| state.pending)
     }
 
     /// True: these were the last.
@@ -423,7 +413,7 @@ impl<S: FsSink> Asker<'_, S> {
 
     /// Asks for what there is room for, after it has told the writers what will come. False: somebody is gone.
     fn ask(&mut self) -> Result<bool, SinkError> {
-        let pending = self.progress.with(|state| state.pending);
+        let pending = self.pending();
         if self.later.is_empty() || pending > ASKED_MAX / 2 {
             return Ok(true);
         }
