@@ -19,7 +19,7 @@ use rustix::fs::{CWD, Mode};
 
 pub use scan::{header_of, scan};
 pub use select::{SelectError, Selector, is_wildcard, select, without_redundant};
-pub use table::{BadTable, LayerTable, Record, RecordKind, TableBuilder};
+pub use table::{BadTable, LayerTable, Record, RecordKind, TableBuilder, TooLong};
 pub use tree::Tree;
 
 use crate::crew;

@@ -27,44 +27,13 @@ pub fn scan(dir: &Path, format: &Format, budget: &Budget) -> Result<LayerTable, 
         .map_err(|errno| PathError::new("open", dir.to_string_lossy(), errno))?;
     let table = Mutex::new(TableBuilder::default());
     crew::run(budget, vec![Vec::new()], |path: Vec<u8>, queue| {
-        let mut found = Vec::new();
+        let mut found = TableBuilder::default();
         scan_dir(&root, &path, format, &mut found, |below| queue.push(below))
             .map_err(|errno| fail(&path, errno))?;
         let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-        for found in &found {
-            table.push(&found.record()).map_err(|_| fail(&found.path, Errno::NAMETOOLONG))?;
-        }
-        Ok(())
+        table.append(&found).map_err(|_| fail(&path, Errno::NAMETOOLONG))
     })?;
     Ok(table.into_inner().unwrap_or_else(PoisonError::into_inner).finish())
-}
-
-/// What was found at one path.
-struct Found {
-    path: Vec<u8>,
-    what: What,
-    header: Hash,
-}
-
-enum What {
-    File,
-    Dir { opaque: bool },
-    Symlink(Vec<u8>),
-    Special,
-    Whiteout,
-}
-
-impl Found {
-    fn record(&self) -> Record<'_> {
-        let kind = match &self.what {
-            What::File => RecordKind::File,
-            What::Dir { opaque } => RecordKind::Dir { opaque: *opaque },
-            What::Symlink(target) => RecordKind::Symlink { target },
-            What::Special => RecordKind::Special,
-            What::Whiteout => RecordKind::Whiteout,
-        };
-        Record { path: &self.path, kind, header: &self.header, content: None }
-    }
 }
 
 /// Records the folder `path` and the files in it; its subfolders go to `push`.
@@ -72,14 +41,17 @@ fn scan_dir(
     root: &OwnedFd,
     path: &[u8],
     format: &Format,
-    found: &mut Vec<Found>,
+    found: &mut TableBuilder,
     mut push: impl FnMut(Vec<u8>),
 ) -> Result<(), Errno> {
     let from_root = if path.is_empty() { b"." } else { path };
     let fd = rustix::fs::openat2(root, from_root, DIR_FLAGS, Mode::empty(), RESOLVE)?;
     let opaque = !path.is_empty() && is_opaque(fd.as_fd(), format).unwrap_or(false);
     let header = header_of(&meta_of(&fd, format)?, b"", &list_xattrs(fd.as_fd(), b"")?);
-    found.push(Found { path: path.to_vec(), what: What::Dir { opaque }, header });
+    let mut put = |path: &[u8], kind: RecordKind<'_>, header: &Hash| {
+        found.push(&Record { path, kind, header, content: None }).map_err(|_| Errno::NAMETOOLONG)
+    };
+    put(path, RecordKind::Dir { opaque }, &header)?;
     for name in names(fd.as_fd())? {
         let Some(meta) = meta_at(fd.as_fd(), name.as_slice(), format)? else { continue };
         let mut below = path.to_vec();
@@ -92,7 +64,7 @@ fn scan_dir(
             continue;
         }
         if is_whiteout(&meta) {
-            found.push(Found { path: below, what: What::Whiteout, header: Hash::default() });
+            put(&below, RecordKind::Whiteout, &Hash::default())?;
             continue;
         }
         let target = match meta.kind {
@@ -100,12 +72,12 @@ fn scan_dir(
             _ => Vec::new(),
         };
         let header = header_of(&meta, &target, &list_xattrs(fd.as_fd(), &name)?);
-        let what = match meta.kind {
-            FileKind::File => What::File,
-            FileKind::Symlink => What::Symlink(target),
-            _ => What::Special,
+        let kind = match meta.kind {
+            FileKind::File => RecordKind::File,
+            FileKind::Symlink => RecordKind::Symlink { target: &target },
+            _ => RecordKind::Special,
         };
-        found.push(Found { path: below, what, header });
+        put(&below, kind, &header)?;
     }
     Ok(())
 }

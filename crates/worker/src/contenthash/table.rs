@@ -87,6 +87,17 @@ const TAGS: [Tag; 6] = [Tag::File, Tag::Dir, Tag::OpaqueDir, Tag::Symlink, Tag::
 #[error("stored content digests are not readable")]
 pub struct BadTable;
 
+/// A path or link target that is longer than those of files are, or more different headers than a table has numbers for.
+#[derive(Debug, thiserror::Error)]
+#[error("file name too long")]
+pub struct TooLong;
+
+impl From<TooLong> for BadTable {
+    fn from(_: TooLong) -> Self {
+        BadTable
+    }
+}
+
 /// Names the layout below.
 const MAGIC: &[u8; 8] = b"kilnct01";
 
@@ -101,8 +112,8 @@ impl TableBuilder {
     /// Adds a path. Of several that are equal the last one holds.
     ///
     /// # Errors
-    /// The path or its link target is longer than those of files are, 65,535 bytes, or there are too many different headers.
-    pub fn push(&mut self, record: &Record<'_>) -> Result<(), BadTable> {
+    /// [`TooLong`], from 65,536 bytes on.
+    pub fn push(&mut self, record: &Record<'_>) -> Result<(), TooLong> {
         let (tag, target) = match record.kind {
             RecordKind::File => (Tag::File, &b""[..]),
             RecordKind::Dir { opaque: false } => (Tag::Dir, &b""[..]),
@@ -111,7 +122,7 @@ impl TableBuilder {
             RecordKind::Special => (Tag::Special, &b""[..]),
             RecordKind::Whiteout => (Tag::Whiteout, &b""[..]),
         };
-        let len = |bytes: &[u8]| u16::try_from(bytes.len()).map_err(|_| BadTable);
+        let len = |bytes: &[u8]| u16::try_from(bytes.len()).map_err(|_| TooLong);
         let (path_len, target_len) = (len(record.path)?, len(target)?);
         let headers = &mut self.table.headers;
         let number = *self.numbers.entry(*record.header).or_insert_with(|| {
@@ -119,7 +130,7 @@ impl TableBuilder {
             headers.len() as u32 - 1
         });
         if number >> TAG_SHIFT != 0 {
-            return Err(BadTable);
+            return Err(TooLong);
         }
         let content = record.content.map_or_else(OnceLock::new, |content| OnceLock::from(*content));
         let start = self.table.text.len() as u64;
@@ -128,6 +139,14 @@ impl TableBuilder {
         self.table.text.extend_from_slice(record.path);
         self.table.text.extend_from_slice(target);
         Ok(())
+    }
+
+    /// Adds all that was added to `other`.
+    ///
+    /// # Errors
+    /// [`TooLong`].
+    pub fn append(&mut self, other: &TableBuilder) -> Result<(), TooLong> {
+        other.table.records().try_for_each(|record| self.push(&record))
     }
 
     /// The table of all that was added.
