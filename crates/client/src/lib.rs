@@ -37,6 +37,7 @@ pub const BUILD_ID_KEY: &str = "buildkit-controlapi-buildid";
 #[derive(Debug, Clone)]
 pub struct Client {
     channel: Channel,
+    over_socket: bool,
 }
 
 impl Client {
@@ -47,12 +48,17 @@ impl Client {
     pub async fn dial(address: &Address, tls: Option<&TlsOptions>) -> Result<Client, Error> {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect::channel(address, tls)).await;
         let channel = connected.map_err(|_| Error::TimedOut { address: address.to_string() })??;
-        Ok(Client { channel })
+        Ok(Client { channel, over_socket: matches!(address, Address::Unix(_)) })
     }
 
     /// Uses a connection made elsewhere.
     pub fn over(channel: Channel) -> Client {
-        Client { channel }
+        Client { channel, over_socket: false }
+    }
+
+    /// Whether it goes over a Unix socket, as to daemons on the same machine.
+    pub fn is_over_socket(&self) -> bool {
+        self.over_socket
     }
 
     /// The connection itself, for services that this type has no call for.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use kiln_layer::bulk::BulkWriter;
@@ -57,6 +58,14 @@ impl Pending {
         let file = builder.tempfile_in(&dir).when(&what)?;
         let (file, path) = file.into_parts();
         Ok(Self { target, file: Inner::Temporary(BulkWriter::new(file), path) })
+    }
+
+    /// The file itself, as long as nothing was written, for somebody else to write it. Not of devices and pipes.
+    pub fn handle(&self) -> Option<OwnedFd> {
+        match &self.file {
+            Inner::Temporary(file, _) => file.handle(),
+            Inner::Direct(_) => None,
+        }
     }
 
     /// Gives the file its name.

@@ -1,6 +1,5 @@
 //! What this machine lends to a build through the session: folders, secrets, agents, credentials, and places for results.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use async_trait::async_trait;
 use kiln_registry::{Login, Secret as SecretText};
 use kiln_session::client::{
     AgentSource, AgentSpec, CredentialSource, LayoutStore, SecretSource as SessionSecrets, SecretValue,
-    Session, Target as SessionTarget, UploadSource,
+    Session, Target as SessionTarget, TargetFile, UploadSource,
 };
 use kiln_session::fsync::LocalDir;
 
@@ -145,8 +144,8 @@ impl Lent {
     }
 }
 
-fn file_target<W: Write + Send + 'static>(open: impl Fn() -> W + Send + Sync + 'static) -> SessionTarget {
-    SessionTarget::File(Box::new(move |_| Ok(Some(Box::new(open()) as Box<dyn Write + Send>))))
+fn file_target<F: TargetFile + 'static>(open: impl Fn() -> F + Send + Sync + 'static) -> SessionTarget {
+    SessionTarget::File(Box::new(move |_| Ok(Some(Box::new(open()) as Box<dyn TargetFile>))))
 }
 
 fn agents(options: &Options, settings: &Settings) -> Result<Vec<Agent>> {

@@ -35,3 +35,9 @@ pub(crate) const EXPORTER_ID: &str = "buildkit-attachable-exporter-id";
 pub(crate) const EXPORTER_METADATA_PREFIX: &str = "exporter-md-";
 /// `1`: the directory that comes has all platforms' results at once.
 pub(crate) const EXPORTER_MULTI_PLATFORM: &str = "buildkit-exporter-multi-platform";
+
+/// `1`, of a session: whoever runs on the client's machine as the client's user may ask for handles of files. Of a call: it asks for one.
+/// No original daemon or client knows it.
+pub(crate) const HANDLES: &str = "x-kiln-handles";
+/// In the answer to such a call: where the handle can be taken.
+pub(crate) const HANDLE_NAME: &str = "x-kiln-handle-name";

@@ -7,6 +7,7 @@
 //! * [`client`]: a session to open and the services in it.
 //! * [`fsync`]: the file transfer that both ends speak, with sources and sinks of files.
 //! * [`patterns`]: include and exclude patterns.
+//! * `handles`: what a client and a daemon of one user on one machine need not send.
 //!
 //! Each end takes the other for hostile: paths, orders, sizes and ids that come over the wire are checked where they are read.
 //! Nothing here reads the environment or a configuration file.
@@ -16,6 +17,7 @@
 pub mod client;
 pub mod daemon;
 pub mod fsync;
+mod handles;
 mod keys;
 pub mod patterns;
 mod socket;

@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -10,13 +11,18 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use common::{handle, session};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use kiln_oci::Digest;
+use kiln_proto::filesync::BytesMessage;
+use kiln_proto::filesync::file_send_server::{FileSend, FileSendServer};
 use kiln_session::client::Target;
 use kiln_session::daemon::{Caller, Error, FileSyncRequest};
 use kiln_session::fsync::{
     ContentDigest, Differ, DirSink, DirSinkOptions, FileKind, LocalDir, METADATA_FILE, OwnerPolicy, Tree,
 };
 use kiln_session::patterns::PatternMatcher;
+use tonic::{Request, Response, Status, Streaming};
 
 fn write(top: &Path, path: &str, content: &str) {
     let path = top.join(path);
@@ -410,6 +416,90 @@ async fn results_go_to_files() {
         Ok(()) => sender.finish().await.expect_err("is full"),
     };
     assert!(error.to_string().contains("No space left"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_written_by_whoever_has_their_handles() {
+    let dirs = dirs();
+    let path = dirs.to.join("out.tar");
+    let file = path.clone();
+    let plain = || {
+        Target::File(Box::new({
+            let file = file.clone();
+            move |_| Ok(Some(Box::new(fs::File::create(&file)?)))
+        }))
+    };
+    let device =
+        Target::File(Box::new(|_| Ok(Some(Box::new(fs::File::options().write(true).open("/dev/null")?)))));
+    let unwanted = Target::File(Box::new(|_| Ok(None)));
+    let open = session(|session| {
+        session.give_handles();
+        session.targets(vec![(1, plain()), (2, device), (3, unwanted)]);
+    });
+    let open = open.await;
+    let mut sender = open.caller.send_file(1, &Default::default()).await.expect("opens");
+    let mut given = sender.take_file().expect("is given");
+    given.write_all(b"written here").expect("is written");
+    sender.finish().await.expect("has all");
+    assert_eq!(fs::read(&path).expect("reads"), b"written here");
+
+    let mut sender = open.caller.send_file(2, &Default::default()).await.expect("opens");
+    assert!(sender.take_file().is_none(), "a device is not written");
+    sender.write(Bytes::from_static(b"sent")).await.expect("is taken");
+    sender.finish().await.expect("is written");
+    assert!(matches!(open.caller.send_file(3, &Default::default()).await, Err(Error::TargetExists)));
+
+    // A client that says nothing of handles is not asked.
+    let open = session(|session| session.targets(vec![(1, plain())])).await;
+    assert!(open.caller.send_file(1, &Default::default()).await.expect("opens").take_file().is_none());
+}
+
+/// Takes a file, and names a handle that nobody offers.
+#[derive(Clone, Default)]
+struct Liar(Arc<Mutex<(Vec<u8>, usize)>>);
+
+#[tonic::async_trait]
+impl FileSend for Liar {
+    type DiffCopyStream = BoxStream<'static, Result<BytesMessage, Status>>;
+
+    async fn diff_copy(
+        &self,
+        request: Request<Streaming<BytesMessage>>,
+    ) -> Result<Response<Self::DiffCopyStream>, Status> {
+        let asked = request.metadata().contains_key("x-kiln-handles");
+        self.0.lock().unwrap().1 += usize::from(asked);
+        let (mut incoming, liar) = (request.into_inner(), self.clone());
+        let taken = async move {
+            while let Some(message) = incoming.message().await? {
+                liar.0.lock().unwrap().0.extend(message.data);
+            }
+            Ok::<_, Status>(())
+        };
+        let end = futures::stream::once(taken).filter_map(|end| async { end.err().map(Err) });
+        let mut answer = Response::new(end.boxed());
+        let name = format!("kiln-handle-{:032x}", 0);
+        answer.metadata_mut().insert("x-kiln-handle-name", name.parse().expect("is ASCII"));
+        Ok(answer)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handle_that_nobody_offers() {
+    let liar = Liar::default();
+    let open = session(|session| {
+        session.give_handles();
+        session.add(FileSendServer::new(liar.clone()), &["DiffCopy"]);
+    });
+    let open = open.await;
+    for _ in 0..3 {
+        let mut sender = open.caller.send_file(0, &Default::default()).await.expect("opens");
+        assert!(sender.take_file().is_none());
+        sender.write(Bytes::from_static(b"sent ")).await.expect("is taken");
+        sender.finish().await.expect("has all");
+    }
+    let (taken, asked) = liar.0.lock().unwrap().clone();
+    assert_eq!(String::from_utf8_lossy(&taken), "sent sent sent ");
+    assert_eq!(asked, 1, "it is not asked again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

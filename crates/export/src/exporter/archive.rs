@@ -1,7 +1,7 @@
 //! The exporters `oci` and `docker`: the image as a layout, in one archive or blob by blob.
 
 use std::collections::HashSet;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::time::SystemTime;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -13,7 +13,7 @@ use kiln_store::{Content as BlobStore, Ref};
 
 use super::commit::{CommitKind, Committed, commit};
 use super::image::{fetch_missing, image_name, response, with_facts};
-use super::send::{PieceWriter, send_file};
+use super::send::send_file;
 use super::{ExportBuild, Exported, Exporters};
 use crate::archive::{Content, Member, full_names, layout_entries, members, tar_entry};
 use crate::attrs::{Attrs, parse_bool};
@@ -82,7 +82,7 @@ impl ArchiveExporter {
             let members = self.members(&committed, &names)?;
             let content = exporters.store.content().clone();
             let _step = build.reporter.step("sending tarball");
-            let write = move |out: &mut PieceWriter| write_archive(&members, &content, out);
+            let write = move |out: &mut dyn Write| write_archive(&members, &content, out);
             send_file(&caller, id, &response, exporters.store.pool(), write).await?;
         } else {
             copy(&caller.store(CLIENT_STORE), exporters.store.content(), &committed).await?;
@@ -128,7 +128,7 @@ fn blobs(committed: &Committed) -> Vec<Descriptor> {
     all
 }
 
-fn write_archive(members: &[Member], content: &BlobStore, out: &mut PieceWriter) -> Result<(), ExportError> {
+fn write_archive(members: &[Member], content: &BlobStore, out: &mut dyn Write) -> Result<(), ExportError> {
     let failed = |error: kiln_layer::Error| ExportError::failed("failed to write the archive", error);
     let mut archive = Writer::new(out);
     let mut buffer = vec![0; READ_BYTES];

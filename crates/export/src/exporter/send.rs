@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
+use kiln_layer::bulk::BulkWriter;
 use kiln_session::daemon::{Caller, Error as SessionError};
 use kiln_store::pool::Pool;
 use tokio::sync::mpsc;
@@ -15,13 +17,16 @@ const PIECE_BYTES: usize = 1 << 20;
 /// Pieces on their way.
 const PIECES_WAITING: usize = 4;
 
-/// Sends what `write` writes as one file of exporter number `id`. A client that does not want it is no error.
+const WRITE_FAILED: &str = "failed to write the client's file";
+
+/// Sends what `write` writes as one file of exporter number `id`, or writes it into the client's file where that gives its handle. A
+/// client that does not want it is no error.
 pub(super) async fn send_file(
     caller: &Caller,
     id: u32,
     metadata: &BTreeMap<String, String>,
     pool: &Pool,
-    write: impl FnOnce(&mut PieceWriter) -> Result<(), ExportError> + Send + 'static,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError> + Send + 'static,
 ) -> Result<(), ExportError> {
     let unwanted = |error: SessionError| match error {
         SessionError::TargetExists => Ok(()),
@@ -31,6 +36,12 @@ pub(super) async fn send_file(
         Ok(sender) => sender,
         Err(error) => return unwanted(error),
     };
+    if let Some(file) = sender.take_file() {
+        let wanted = Arc::new(());
+        let file = ClientFile { file: BulkWriter::new(file), wanted: Arc::downgrade(&wanted) };
+        pool.run(move || file.fill(write)).await.map_err(super::store_failed(WRITE_FAILED))??;
+        return sender.finish().await.or_else(unwanted);
+    }
     let (pieces, mut queue) = mpsc::channel::<Bytes>(PIECES_WAITING);
     let writing = pool.run(move || {
         let mut writer = PieceWriter { pieces, buffer: BytesMut::with_capacity(PIECE_BYTES) };
@@ -58,8 +69,38 @@ pub(super) async fn send_file(
     }
 }
 
+/// The client's own file. Writing fails when nobody waits for it any more.
+struct ClientFile {
+    file: BulkWriter,
+    /// Who waits holds the other end.
+    wanted: Weak<()>,
+}
+
+impl ClientFile {
+    fn fill(
+        mut self,
+        write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        write(&mut self)?;
+        self.file.finish().map(drop).map_err(|error| ExportError::failed(WRITE_FAILED, error))
+    }
+}
+
+impl Write for ClientFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.wanted.strong_count() == 0 {
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the export was given up"));
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// Gathers what is written into pieces. Writing fails when nobody receives any more.
-pub(super) struct PieceWriter {
+struct PieceWriter {
     pieces: mpsc::Sender<Bytes>,
     buffer: BytesMut,
 }

@@ -15,7 +15,7 @@ use kiln_oci::{Image, Platform, gojson};
 use kiln_proto::control::control_server::{Control, ControlServer};
 use kiln_proto::control::*;
 use kiln_registry::{AnonymousCredentials, Registry, RegistrySettings};
-use kiln_session::client::{Session, Target};
+use kiln_session::client::{Session, Target, TargetFile};
 use kiln_session::daemon::{SessionId, SessionManager};
 use kiln_solver::{Digest, Event, ProgressSink};
 use kiln_store::{CommitInfo, LayerMeta, Ref, Store, StoreOptions};
@@ -135,7 +135,7 @@ pub async fn world(receives: Receives) -> World {
     let target = match receives {
         Receives::Nothing => None,
         Receives::File => Some(Target::File(Box::new(move |_| {
-            Ok(Some(Box::new(std::fs::File::create(&out)?) as Box<dyn std::io::Write + Send>))
+            Ok(Some(Box::new(std::fs::File::create(&out)?) as Box<dyn TargetFile>))
         }))),
         Receives::Folder { delete } => Some(Target::Dir { path: out, delete }),
     };

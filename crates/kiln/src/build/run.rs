@@ -122,6 +122,9 @@ impl Job<'_> {
             attempt += 1;
             let can_repeat = inputs.upload.is_none();
             let mut session = Session::new(&inputs.shared_key).await.when("make a session")?;
+            if builder.client.is_over_socket() {
+                session.give_handles();
+            }
             let loading = Loading::start(&exports, engine.clone(), self.settings, &printer.reports()).await?;
             let mut lent =
                 Lent::new(options, inputs, &exports, &caches, &loading, credentials.clone(), self.settings)?;

@@ -1,10 +1,12 @@
 //! Where the bytes of a result go: a file, standard output, or another program.
 
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use kiln_session::client::TargetFile;
 use tokio::sync::mpsc;
 
 use crate::error::Result;
@@ -45,9 +47,17 @@ impl Write for FileSink {
     }
 }
 
+impl TargetFile for FileSink {
+    fn handle(&self) -> Option<OwnedFd> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.handle()
+    }
+}
+
 /// Hands chunks to whoever reads the other end. Written from threads, read by a task.
 #[derive(Clone, Debug)]
 pub struct ChannelSink(mpsc::Sender<Bytes>);
+
+impl TargetFile for ChannelSink {}
 
 /// A sink and its other end.
 pub fn channel() -> (ChannelSink, mpsc::Receiver<Bytes>) {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -56,6 +57,11 @@ impl BulkWriter {
     /// How many bytes were written.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The file itself, as long as nothing was written: whoever writes it then does so in place of this writer.
+    pub fn handle(&self) -> Option<OwnedFd> {
+        if self.bytes == 0 { self.file.try_clone().ok().map(OwnedFd::from) } else { None }
     }
 
     /// Writes what is left. The bytes are the file's then, not yet durable.

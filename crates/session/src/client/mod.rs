@@ -17,10 +17,11 @@ pub use content::LayoutStore;
 pub use error::Error;
 pub use exporter::{ChosenExporter, ExporterChoice};
 pub use secrets::{SecretSource, SecretValue};
-pub use targets::{OpenFile, Target};
+pub use targets::{OpenFile, Target, TargetFile};
 pub use upload::UploadSource;
 
 use std::convert::Infallible;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -46,6 +47,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response};
 
 use crate::fsync::LocalDir;
+use crate::handles;
 use crate::keys;
 use crate::tunnel::{QUEUE_MESSAGES, Tunnel};
 
@@ -58,8 +60,19 @@ const ID_BYTES: usize = 16;
 pub struct Session {
     id: String,
     shared_key: String,
+    gives_handles: bool,
     routes: RoutesBuilder,
     methods: Vec<String>,
+}
+
+/// Puts the name of an offered handle into an answer. Without one the daemon does what it would otherwise.
+fn offer(handle: Option<OwnedFd>, answer: &mut MetadataMap) {
+    let name = handle.map(handles::offer).transpose();
+    match name.map(|name| name.and_then(|name| name.parse().ok())) {
+        Ok(Some(name)) => drop(answer.insert(keys::HANDLE_NAME, name)),
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%error, "handle not offered"),
+    }
 }
 
 impl Session {
@@ -74,6 +87,7 @@ impl Session {
         let mut session = Session {
             id,
             shared_key: shared_key.to_owned(),
+            gives_handles: false,
             routes: RoutesBuilder::default(),
             methods: Vec::new(),
         };
@@ -86,6 +100,12 @@ impl Session {
     /// Id of the session, for the build request.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Gives a daemon the handles of files that it would otherwise send, if it shows to run on this machine as this user. For sessions over
+    /// a Unix socket: elsewhere the daemon would ask in vain.
+    pub fn give_handles(&mut self) {
+        self.gives_handles = true;
     }
 
     /// Adds a service with the names of its methods.
@@ -182,6 +202,9 @@ impl Session {
         metadata.insert(keys::SESSION_ID, value(&self.id)?);
         metadata.insert(keys::SESSION_NAME, value("kiln")?);
         metadata.insert(keys::SHARED_KEY, value(&self.shared_key)?);
+        if self.gives_handles {
+            metadata.insert(keys::HANDLES, AsciiMetadataValue::from_static("1"));
+        }
         for method in &self.methods {
             metadata.append(keys::METHOD, value(method)?);
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,12 +27,30 @@ use tonic::metadata::MetadataMap;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::offer;
 use crate::fsync::{DirSink, DirSinkOptions, Existing, OwnerPolicy, Packets, ReceiveLimits, receive};
 use crate::keys;
 
 /// Opens the file that a result goes to, told what the exporter says about it. None: it is not wanted.
 pub type OpenFile =
-    Box<dyn Fn(BTreeMap<String, String>) -> std::io::Result<Option<Box<dyn Write + Send>>> + Send + Sync>;
+    Box<dyn Fn(BTreeMap<String, String>) -> std::io::Result<Option<Box<dyn TargetFile>>> + Send + Sync>;
+
+/// Takes what a result's file has.
+pub trait TargetFile: Write + Send {
+    /// The file itself, if nothing was written yet: the daemon may write it from its beginning, if it is a plain one.
+    fn handle(&self) -> Option<OwnedFd> {
+        None
+    }
+}
+
+impl TargetFile for std::io::Stdout {}
+
+/// A file that was made for the result.
+impl TargetFile for std::fs::File {
+    fn handle(&self) -> Option<OwnedFd> {
+        self.try_clone().ok().map(OwnedFd::from)
+    }
+}
 
 /// Where a result goes.
 pub enum Target {
@@ -65,7 +84,7 @@ impl Service {
         let number = number.and_then(|text| text.parse().ok()).unwrap_or(0);
         match self.0.get(&number) {
             None => Err(Status::unknown(format!("exporter {number} not found"))),
-            Some(Target::File(open)) => take_file(open, &metadata, incoming).await.map(Response::new),
+            Some(Target::File(open)) => take_file(open, &metadata, incoming),
             Some(Target::Dir { path, delete }) => {
                 let all_at_once = metadata
                     .get_all(keys::EXPORTER_MULTI_PLATFORM)
@@ -84,12 +103,13 @@ impl Service {
 
 type Answers = BoxStream<'static, Result<Bytes, Status>>;
 
-/// Writes a file as it comes. The answer has no messages: its end says that everything is written.
-async fn take_file(
+/// Writes a file as it comes. The answer has no messages: its end says that everything is written. Whoever got the file's handle sends
+/// nothing but the end.
+fn take_file(
     open: &OpenFile,
     metadata: &MetadataMap,
     mut incoming: Streaming<Bytes>,
-) -> Result<Answers, Status> {
+) -> Result<Response<Answers>, Status> {
     let mut said: BTreeMap<String, String> = BTreeMap::new();
     for entry in metadata.keys() {
         if let tonic::metadata::KeyRef::Ascii(key) = entry
@@ -105,6 +125,7 @@ async fn take_file(
     let failed = |error: std::io::Error| Status::unknown(error.to_string());
     let mut file =
         open(said).map_err(failed)?.ok_or_else(|| Status::already_exists("target already exists"))?;
+    let handle = if metadata.contains_key(keys::HANDLES) { file.handle() } else { None };
     let (chunks, mut queue) = mpsc::channel::<Bytes>(WRITE_QUEUE);
     let writing = tokio::task::spawn_blocking(move || {
         while let Some(chunk) = queue.blocking_recv() {
@@ -128,7 +149,9 @@ async fn take_file(
             Err(_) => Err(Status::internal("writing the file panicked")),
         }
     };
-    Ok(ends_as(answer))
+    let mut answer = Response::new(ends_as(answer));
+    offer(handle, answer.metadata_mut());
+    Ok(answer)
 }
 
 async fn take_dir(path: PathBuf, delete: bool, incoming: Streaming<Bytes>) -> Result<Answers, Status> {

@@ -1,6 +1,7 @@
 //! Directories of the client, and results that go to it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -16,10 +17,10 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::{Caller, Error};
+use super::{Caller, Error, handles};
 use crate::fsync::{FsSink, FsSource, Packets, ReceiveLimits, SyncError, encode_values, receive, send};
 use crate::keys;
 
@@ -50,6 +51,7 @@ pub struct FileSyncRequest {
 pub struct FileSender {
     chunks: mpsc::Sender<Chunk>,
     answer: JoinHandle<Result<(), Error>>,
+    file: Option<File>,
 }
 
 enum Chunk {
@@ -127,12 +129,17 @@ impl Caller {
             call.metadata_mut()
                 .insert(header, AsciiMetadataValue::try_from(value.as_str()).map_err(|_| invalid())?);
         }
-        let answer = tokio::spawn(async move {
-            let mut answer = client.diff_copy(call).await.map_err(target_error)?.into_inner();
-            while answer.next().await.transpose().map_err(target_error)?.is_some() {}
-            Ok(())
-        });
-        Ok(FileSender { chunks, answer })
+        if !self.gives_handles() {
+            let answer =
+                tokio::spawn(
+                    async move { answered(client.diff_copy(call).await.map_err(target_error)?).await },
+                );
+            return Ok(FileSender { chunks, answer, file: None });
+        }
+        handles::ask(call.metadata_mut());
+        let answer = client.diff_copy(call).await.map_err(target_error)?;
+        let file = self.take_file(answer.metadata()).await;
+        Ok(FileSender { chunks, answer: tokio::spawn(answered(answer)), file })
     }
 
     fn file_send(&self) -> Result<FileSendClient<Channel>, Error> {
@@ -151,6 +158,13 @@ fn until_end(chunks: mpsc::Receiver<Chunk>) -> impl Stream<Item = BytesMessage> 
     })
 }
 
+/// Waits until the client has the whole file.
+async fn answered(answer: Response<Streaming<BytesMessage>>) -> Result<(), Error> {
+    let mut answer = answer.into_inner();
+    while answer.next().await.transpose().map_err(target_error)?.is_some() {}
+    Ok(())
+}
+
 fn exporter_metadata(metadata: &mut MetadataMap, exporter: u32) {
     metadata.insert(keys::EXPORTER_ID, AsciiMetadataValue::from(exporter));
 }
@@ -160,6 +174,11 @@ fn target_error(status: Status) -> Error {
 }
 
 impl FileSender {
+    /// The file itself, empty, where the client gives its handle: it is to be written instead of sent.
+    pub fn take_file(&mut self) -> Option<File> {
+        self.file.take()
+    }
+
     /// Sends the next bytes.
     pub async fn write(&mut self, mut data: Bytes) -> Result<(), Error> {
         while !data.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ struct Session {
     id: SessionId,
     name: String,
     shared_key: String,
+    /// Whether handles are worth asking for.
+    gives_handles: AtomicBool,
     methods: HashSet<String>,
     channel: Channel,
     closed: CancellationToken,
@@ -128,6 +131,7 @@ impl SessionManager {
             id: id.clone(),
             name: text(keys::SESSION_NAME),
             shared_key: text(keys::SHARED_KEY),
+            gives_handles: AtomicBool::new(text(keys::HANDLES) == "1"),
             methods,
             channel: channel(tunnel),
             closed: closed.clone(),
@@ -212,6 +216,14 @@ impl Caller {
             return Err(Error::Unsupported(method));
         }
         Ok(self.channel())
+    }
+
+    pub(super) fn gives_handles(&self) -> bool {
+        self.0.gives_handles.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn ask_for_no_more_handles(&self) {
+        self.0.gives_handles.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn channel(&self) -> Channel {

@@ -6,6 +6,7 @@ mod error;
 mod exporter;
 mod files;
 mod group;
+mod handles;
 mod health;
 mod manager;
 mod policy;
