@@ -1,10 +1,11 @@
 //! Handles of files, which a client gives to a daemon that runs on the same machine as the same user: the daemon writes the file, and
 //! nothing crosses the session.
 //!
-//! A handle crosses a Unix socket of its own. The client makes one with a name in the abstract namespace that nobody can guess, and
-//! tells the name in an answer of the session; the daemon connects and receives the handle. Each looks who the other is. A daemon that
-//! runs as somebody else gets nothing and takes nothing: it may do to an open file what the client may not. Nor do two meet that
-//! are on different machines or in different network namespaces. In all these cases the bytes go through the session.
+//! A handle crosses a Unix socket of its own. The client makes one with a fresh name in the abstract namespace, and tells the name in an
+//! answer of the session; the daemon connects and receives the handle. Each asks the kernel who the other one is, for everybody on the
+//! machine sees such names. A daemon that runs as somebody else gets nothing and takes nothing: it may do to an open file what the client
+//! may not. Nor do two meet that are on different machines or in different network namespaces. In all these cases the bytes go
+//! through the session.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -15,8 +16,9 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg,
+    socket_with, sockopt,
 };
 
 /// Begins every name. Only such names are connected to, whatever a client says.
@@ -79,14 +81,23 @@ fn give(stream: &UnixStream, handle: &OwnedFd) -> io::Result<()> {
 /// # Errors
 /// The client is not on this machine, is somebody else, or broke its word.
 pub(crate) fn take(name: &str) -> io::Result<OwnedFd> {
-    let unguessable = name.strip_prefix(NAME_PREFIX).is_some_and(|random| {
+    let well_formed = name.strip_prefix(NAME_PREFIX).is_some_and(|random| {
         random.len() == 2 * NAME_BYTES && random.bytes().all(|byte| byte.is_ascii_hexdigit())
     });
-    if !unguessable {
+    if !well_formed {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "invalid name of a handle"));
     }
-    let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?;
+    // Where others crowd the socket, this fails instead of waiting.
+    connect(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+    let stream = UnixStream::from(socket);
     check_peer(&stream)?;
+    stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(WAIT))?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -118,8 +129,13 @@ fn check_peer(stream: &UnixStream) -> io::Result<()> {
 mod tests {
     use std::fs::File;
     use std::io::{Read, Write};
+    use std::process::Stdio;
+
+    use tokio::io::AsyncReadExt;
 
     use super::*;
+
+    const OTHER_ID: u32 = 1;
 
     fn taken(name: String) -> io::Result<OwnedFd> {
         std::thread::spawn(move || take(&name)).join().expect("does not panic")
@@ -142,7 +158,41 @@ mod tests {
         std::io::Seek::rewind(&mut file).unwrap();
         file.read_to_string(&mut content).unwrap();
         assert_eq!(content, "content");
-        assert_eq!(take_beside(&name).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(take_beside(&name).await.is_err());
+    }
+
+    /// Needs root, to be somebody else.
+    #[tokio::test]
+    async fn somebody_else_gets_nothing_and_gives_nothing() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let somebody_else = |script: &str, name: &str| {
+            let mut command = tokio::process::Command::new("python3");
+            command.args(["-c", script, name]).uid(OTHER_ID).gid(OTHER_ID);
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+            command.spawn().expect("python3 starts")
+        };
+        let name = offer(tempfile::tempfile().unwrap().into()).unwrap();
+        let take_it = "import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect('\\0' + sys.argv[1])
+print(s.recvmsg(1, 1000)[:2])";
+        let said = somebody_else(take_it, &name).wait_with_output().await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&said.stdout), "(b'', [])\n");
+        take_beside(&name).await.expect("is still there for whom it is for");
+
+        let name = format!("{NAME_PREFIX}{:032x}", 7);
+        let give_it = "import array, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.bind('\\0' + sys.argv[1])
+s.listen()
+print('listens', flush=True)
+s.accept()[0].sendmsg([b'h'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [1]))])";
+        let mut giving = somebody_else(give_it, &name);
+        let mut out = giving.stdout.take().unwrap();
+        assert_eq!(out.read_u8().await.unwrap(), b'l');
+        assert_eq!(take_beside(&name).await.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 
     #[test]
