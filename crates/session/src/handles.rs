@@ -67,6 +67,10 @@ pub(crate) fn offer(handle: OwnedFd) -> io::Result<String> {
 
 fn give(stream: &UnixStream, handle: &OwnedFd) -> io::Result<()> {
     check_peer(stream)?;
+    send(stream, handle)
+}
+
+fn send(stream: &UnixStream, handle: &OwnedFd) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let handles = [handle.as_fd()];
@@ -127,15 +131,18 @@ fn check_peer(stream: &UnixStream) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::fs::{File, Permissions};
     use std::io::{Read, Write};
+    use std::os::unix::fs::PermissionsExt;
     use std::process::Stdio;
 
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncBufReadExt, BufReader};
 
     use super::*;
 
     const OTHER_ID: u32 = 1;
+
+    const NAME_VARIABLE: &str = "KILN_TEST_HANDLE";
 
     fn taken(name: String) -> io::Result<OwnedFd> {
         std::thread::spawn(move || take(&name)).join().expect("does not panic")
@@ -161,38 +168,51 @@ mod tests {
         assert!(take_beside(&name).await.is_err());
     }
 
+    /// What the test below has somebody else do; on its own it does nothing.
+    #[test]
+    fn part_of_somebody_else() {
+        let Ok(name) = std::env::var(NAME_VARIABLE) else { return };
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        if let Ok(mut stream) = UnixStream::connect_addr(&address) {
+            let mut said = Vec::new();
+            stream.read_to_end(&mut said).unwrap();
+            assert_eq!(said, b"", "something was given");
+            return;
+        }
+        let listener = UnixListener::bind_addr(&address).unwrap();
+        println!("listens");
+        // The peer may be gone before it is sent anything.
+        let _ = send(&listener.accept().unwrap().0, &tempfile::tempfile().unwrap().into());
+    }
+
     /// Needs root, to be somebody else.
     #[tokio::test]
     async fn somebody_else_gets_nothing_and_gives_nothing() {
         if !rustix::process::geteuid().is_root() {
             return;
         }
-        let somebody_else = |script: &str, name: &str| {
-            let mut command = tokio::process::Command::new("python3");
-            command.args(["-c", script, name]).uid(OTHER_ID).gid(OTHER_ID);
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-            command.spawn().expect("python3 starts")
+        // Somebody else may not come to where tests are built.
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let program = dir.path().join("test");
+        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        let somebody_else = |name: &str| {
+            let mut command = tokio::process::Command::new(&program);
+            command.args(["--exact", "--nocapture", "handles::tests::part_of_somebody_else"]);
+            command.env(NAME_VARIABLE, name).current_dir("/").uid(OTHER_ID).gid(OTHER_ID);
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+            command.spawn().expect("the test's copy starts")
         };
         let name = offer(tempfile::tempfile().unwrap().into()).unwrap();
-        let take_it = "import socket, sys
-s = socket.socket(socket.AF_UNIX)
-s.connect('\\0' + sys.argv[1])
-print(s.recvmsg(1, 1000)[:2])";
-        let said = somebody_else(take_it, &name).wait_with_output().await.unwrap();
-        assert_eq!(String::from_utf8_lossy(&said.stdout), "(b'', [])\n");
+        assert!(somebody_else(&name).wait().await.unwrap().success());
         take_beside(&name).await.expect("is still there for whom it is for");
 
         let name = format!("{NAME_PREFIX}{:032x}", 7);
-        let give_it = "import array, socket, sys
-s = socket.socket(socket.AF_UNIX)
-s.bind('\\0' + sys.argv[1])
-s.listen()
-print('listens', flush=True)
-s.accept()[0].sendmsg([b'h'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [1]))])";
-        let mut giving = somebody_else(give_it, &name);
-        let mut out = giving.stdout.take().unwrap();
-        assert_eq!(out.read_u8().await.unwrap(), b'l');
+        let mut giving = somebody_else(&name);
+        let mut lines = BufReader::new(giving.stdout.take().unwrap()).lines();
+        while !lines.next_line().await.unwrap().expect("it listens first").ends_with("listens") {}
         assert_eq!(take_beside(&name).await.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        drop(lines);
     }
 
     #[test]
