@@ -124,3 +124,33 @@ impl Write for PieceWriter {
         self.pieces.blocking_send(piece).map_err(gone)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_that_was_given_up_writes_no_more() {
+        let file = tempfile::tempfile().unwrap();
+        let wanted = Arc::new(());
+        let client =
+            ClientFile { file: BulkWriter::new(file.try_clone().unwrap()), wanted: Arc::downgrade(&wanted) };
+        let mut waiting = Some(wanted);
+        let filled = client.fill(|out| {
+            let failed = |error| ExportError::failed(WRITE_FAILED, error);
+            out.write_all(b"one").map_err(failed)?;
+            waiting = None;
+            out.write_all(b"two").map_err(failed)
+        });
+        let error = std::error::Error::source(&filled.unwrap_err()).unwrap().to_string();
+        assert_eq!(error, "the export was given up");
+
+        let wanted = Arc::new(());
+        let client =
+            ClientFile { file: BulkWriter::new(file.try_clone().unwrap()), wanted: Arc::downgrade(&wanted) };
+        client
+            .fill(|out| out.write_all(b"whole").map_err(|error| ExportError::failed(WRITE_FAILED, error)))
+            .unwrap();
+        assert_eq!(std::io::read_to_string(file).unwrap(), "whole");
+    }
+}
