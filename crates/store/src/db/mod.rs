@@ -12,9 +12,6 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::{Error, Result};
 
-/// Pages of the file that are kept in memory, in KiB: what a state of some 8,000 layers has. They come as they are read.
-const CACHE_KIB: u32 = 16 << 10;
-
 /// Statements kept compiled.
 const STATEMENTS_CACHED: usize = 128;
 
@@ -28,16 +25,13 @@ impl Db {
         let path = root.join("kiln.db");
         let mut connection = Connection::open(&path).map_err(Error::db("open the file"))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
-        let pragmas = format!(
-            "PRAGMA journal_mode = WAL;
+        let pragmas = "PRAGMA journal_mode = WAL;
              PRAGMA synchronous = NORMAL;
              PRAGMA foreign_keys = ON;
              PRAGMA locking_mode = EXCLUSIVE;
              PRAGMA temp_store = MEMORY;
-             PRAGMA cache_size = -{CACHE_KIB};
-             PRAGMA wal_autocheckpoint = 4000;"
-        );
-        connection.execute_batch(&pragmas).map_err(Error::db("set up the file"))?;
+             PRAGMA wal_autocheckpoint = 4000;";
+        connection.execute_batch(pragmas).map_err(Error::db("set up the file"))?;
         schema::prepare(&mut connection, root)?;
         Ok(Self { connection: Mutex::new(connection) })
     }
