@@ -14,18 +14,16 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::time::Duration;
 
-use ring::rand::{SecureRandom, SystemRandom};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg,
     socket_with, sockopt,
 };
 
+use crate::random;
+
 /// Begins every name. Only such names are connected to, whatever a client says.
 const NAME_PREFIX: &str = "kiln-handle-";
-
-/// Random bytes of a name.
-const NAME_BYTES: usize = 16;
 
 /// How long an offer holds, and how long the other one's part may take.
 const WAIT: Duration = Duration::from_secs(10);
@@ -38,9 +36,8 @@ const OVERFLOW_ID: u32 = 65534;
 /// # Errors
 /// This machine has no random numbers or no sockets to give.
 pub(crate) fn offer(handle: OwnedFd) -> io::Result<String> {
-    let mut random = [0; NAME_BYTES];
-    SystemRandom::new().fill(&mut random).map_err(|_| io::Error::other("no random numbers"))?;
-    let name = random.iter().fold(NAME_PREFIX.to_owned(), |name, byte| name + &format!("{byte:02x}"));
+    let name = random::name().ok_or_else(|| io::Error::other("no random numbers"))?;
+    let name = format!("{NAME_PREFIX}{name}");
     let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
@@ -86,7 +83,7 @@ fn send(stream: &UnixStream, handle: &OwnedFd) -> io::Result<()> {
 /// The client is not on this machine, is somebody else, or broke its word.
 pub(crate) fn take(name: &str) -> io::Result<OwnedFd> {
     let well_formed = name.strip_prefix(NAME_PREFIX).is_some_and(|random| {
-        random.len() == 2 * NAME_BYTES && random.bytes().all(|byte| byte.is_ascii_hexdigit())
+        random.len() == random::NAME_DIGITS && random.bytes().all(|byte| byte.is_ascii_hexdigit())
     });
     if !well_formed {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "invalid name of a handle"));

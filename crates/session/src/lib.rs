@@ -20,5 +20,6 @@ pub mod fsync;
 mod handles;
 mod keys;
 pub mod patterns;
+mod random;
 mod socket;
 mod tunnel;

@@ -132,12 +132,15 @@ mod tests {
     #[test]
     fn an_export_that_was_given_up_writes_no_more() {
         let file = tempfile::tempfile().unwrap();
+        let client_file = |wanted: &Arc<()>| ClientFile {
+            file: BulkWriter::new(file.try_clone().unwrap()),
+            wanted: Arc::downgrade(wanted),
+        };
+        let failed = |error| ExportError::failed(WRITE_FAILED, error);
         let wanted = Arc::new(());
-        let client =
-            ClientFile { file: BulkWriter::new(file.try_clone().unwrap()), wanted: Arc::downgrade(&wanted) };
+        let given_up = client_file(&wanted);
         let mut waiting = Some(wanted);
-        let filled = client.fill(|out| {
-            let failed = |error| ExportError::failed(WRITE_FAILED, error);
+        let filled = given_up.fill(|out| {
             out.write_all(b"one").map_err(failed)?;
             waiting = None;
             out.write_all(b"two").map_err(failed)
@@ -146,11 +149,7 @@ mod tests {
         assert_eq!(error, "the export was given up");
 
         let wanted = Arc::new(());
-        let client =
-            ClientFile { file: BulkWriter::new(file.try_clone().unwrap()), wanted: Arc::downgrade(&wanted) };
-        client
-            .fill(|out| out.write_all(b"whole").map_err(|error| ExportError::failed(WRITE_FAILED, error)))
-            .unwrap();
+        client_file(&wanted).fill(|out| out.write_all(b"whole").map_err(failed)).unwrap();
         assert_eq!(std::io::read_to_string(file).unwrap(), "whole");
     }
 }

@@ -21,7 +21,6 @@ pub use targets::{OpenFile, Target, TargetFile};
 pub use upload::UploadSource;
 
 use std::convert::Infallible;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -35,7 +34,6 @@ use kiln_proto::moby::exporter::v1::exporter_server::ExporterServer;
 use kiln_proto::moby::sshforward::v1::ssh_server::SshServer;
 use kiln_proto::moby::upload::v1::upload_server::UploadServer;
 use kiln_proto::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
-use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -47,14 +45,12 @@ use tonic::transport::Channel;
 use tonic::{Request, Response};
 
 use crate::fsync::LocalDir;
-use crate::handles;
 use crate::keys;
+use crate::random;
 use crate::tunnel::{QUEUE_MESSAGES, Tunnel};
 
 /// Calls that a daemon may have open at once.
 const CALLS_MAX: u32 = 64;
-/// Random bytes of a session's id.
-const ID_BYTES: usize = 16;
 
 /// A session that is not open yet.
 pub struct Session {
@@ -65,27 +61,14 @@ pub struct Session {
     methods: Vec<String>,
 }
 
-/// Puts the name of an offered handle into an answer. Without one the daemon does what it would otherwise.
-fn offer(handle: Option<OwnedFd>, answer: &mut MetadataMap) {
-    let name = handle.map(handles::offer).transpose();
-    match name.map(|name| name.and_then(|name| name.parse().ok())) {
-        Ok(Some(name)) => drop(answer.insert(keys::HANDLE_NAME, name)),
-        Ok(None) => {}
-        Err(error) => tracing::debug!(%error, "handle not offered"),
-    }
-}
-
 impl Session {
     /// A session with the health service alone. Sessions with equal keys share on the daemon what their folders sent before.
     ///
     /// # Errors
     /// [`Error::Random`] when this machine has no random numbers to give.
     pub async fn new(shared_key: &str) -> Result<Session, Error> {
-        let mut random = [0; ID_BYTES];
-        SystemRandom::new().fill(&mut random).map_err(|_| Error::Random)?;
-        let id = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut session = Session {
-            id,
+            id: random::name().ok_or(Error::Random)?,
             shared_key: shared_key.to_owned(),
             gives_handles: false,
             routes: RoutesBuilder::default(),

@@ -27,9 +27,8 @@ use tonic::metadata::MetadataMap;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::offer;
 use crate::fsync::{DirSink, DirSinkOptions, Existing, OwnerPolicy, Packets, ReceiveLimits, receive};
-use crate::keys;
+use crate::{handles, keys};
 
 /// Opens the file that a result goes to, told what the exporter says about it. None: it is not wanted.
 pub type OpenFile =
@@ -150,8 +149,18 @@ fn take_file(
         }
     };
     let mut answer = Response::new(ends_as(answer));
-    offer(handle, answer.metadata_mut());
+    if let Some(handle) = handle {
+        offer(handle, answer.metadata_mut());
+    }
     Ok(answer)
+}
+
+/// Offers the handle of a file, and says in the answer where. Without that the daemon sends what belongs into it.
+fn offer(handle: OwnedFd, answer: &mut MetadataMap) {
+    match handles::offer(handle) {
+        Ok(name) => drop(answer.insert(keys::HANDLE_NAME, name.parse().expect("is ASCII"))),
+        Err(error) => tracing::debug!(%error, "handle not offered"),
+    }
 }
 
 async fn take_dir(path: PathBuf, delete: bool, incoming: Streaming<Bytes>) -> Result<Answers, Status> {

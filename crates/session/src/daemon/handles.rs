@@ -17,9 +17,12 @@ impl Caller {
     /// Takes the file that the client offers in this answer, if it can be taken here.
     pub(super) async fn take_file(&self, answer: &MetadataMap) -> Option<File> {
         let name = answer.get(keys::HANDLE_NAME)?.to_str().ok()?.to_owned();
-        let taken = tokio::task::spawn_blocking(move || handles::take(&name).map(File::from)).await;
-        match taken.map_err(std::io::Error::other).flatten() {
-            Ok(file) => Some(file).filter(is_plain),
+        let taken = tokio::task::spawn_blocking(move || {
+            let file = File::from(handles::take(&name)?);
+            Ok(Some(file).filter(is_plain))
+        });
+        match taken.await.map_err(std::io::Error::other).flatten() {
+            Ok(file) => file,
             Err(error) => {
                 tracing::debug!(session = %self.id(), %error, "the client's handles cannot be taken");
                 self.ask_for_no_more_handles();
