@@ -41,7 +41,7 @@ impl Constraints {
 
     /// One text of the description.
     pub fn description(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        Arc::make_mut(&mut self.metadata.description).insert(key.into(), value.into());
+        self.metadata.describe(key.into(), value.into());
         self
     }
 
@@ -59,13 +59,14 @@ impl Constraints {
 
     /// The progress group.
     pub fn progress_group(mut self, id: impl Into<String>, name: impl Into<String>, weak: bool) -> Self {
-        self.metadata.progress_group = Some(ProgressGroup { id: id.into(), name: name.into(), weak });
+        self.metadata.progress_group =
+            Some(Arc::new(ProgressGroup { id: id.into(), name: name.into(), weak }));
         self
     }
 
     /// Limits for the process of an exec step.
     pub fn linux_resources(mut self, limits: LinuxResources) -> Self {
-        self.metadata.linux_resources = Some(limits);
+        self.metadata.linux_resources = Some(Box::new(limits));
         self
     }
 
@@ -76,7 +77,7 @@ impl Constraints {
     }
 
     pub(crate) fn need(&mut self, cap: &str) {
-        self.metadata.caps.insert(cap.to_string());
+        Arc::make_mut(&mut self.metadata.caps).insert(cap.to_string());
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading a definition: checks, order, typed vertices.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,7 +43,7 @@ pub struct Vertex {
     /// What it needs.
     pub inputs: Vec<Edge>,
     /// What it runs on or is for, as given (not normalised); none: not said.
-    pub platform: Option<Platform>,
+    pub platform: Option<Arc<Platform>>,
     /// Filters on workers.
     pub worker_filters: Vec<String>,
     /// Outside the digest.
@@ -52,6 +52,38 @@ pub struct Vertex {
     pub locations: Vec<SourceLocation>,
     /// What progress calls it: its custom name, else a description of the operation.
     pub name: String,
+}
+
+/// What many vertices have the same of.
+#[derive(Default)]
+struct Shared {
+    caps: Same<BTreeSet<String>>,
+    platforms: Same<Platform>,
+}
+
+/// Values of which few are different.
+struct Same<T>(Vec<Arc<T>>);
+
+impl<T> Default for Same<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: PartialEq> Same<T> {
+    /// More different ones than this are not looked for.
+    const KNOWN_MAX: usize = 32;
+
+    /// The first one that is equal.
+    fn get(&mut self, value: Arc<T>) -> Arc<T> {
+        if let Some(known) = self.0.iter().find(|known| **known == value) {
+            return known.clone();
+        }
+        if self.0.len() < Self::KNOWN_MAX {
+            self.0.push(value.clone());
+        }
+        value
+    }
 }
 
 /// A vertex that is decoded but not checked.
@@ -89,14 +121,17 @@ impl Graph {
 
         let locations = locations(definition.source.as_ref())?;
         let order = order(&raws, &result_digest)?;
+        let mut shared = Shared::default();
         let mut vertices: IndexMap<Digest, Arc<Vertex>> = IndexMap::with_capacity(order.len());
         for position in order {
             let (digest, raw) = raws.get_index(position).expect("order() gives positions of raws");
-            let metadata = definition.metadata.get(digest.as_str()).map(OpMetadata::from).unwrap_or_default();
-            for cap in &metadata.caps {
+            let mut metadata =
+                definition.metadata.get(digest.as_str()).map(OpMetadata::from).unwrap_or_default();
+            for cap in metadata.caps.iter() {
                 caps::LLB.offers(cap)?;
             }
-            let vertex = vertex(digest, raw, metadata, &locations, &vertices)?;
+            metadata.caps = shared.caps.get(metadata.caps);
+            let vertex = vertex(digest, raw, metadata, &locations, &vertices, &mut shared)?;
             vertices.insert(digest.clone(), Arc::new(vertex));
         }
         let result = edge(0, &result_digest, result_index, &vertices)?;
@@ -190,19 +225,24 @@ fn vertex(
     metadata: OpMetadata,
     locations: &HashMap<&str, Vec<SourceLocation>>,
     earlier: &IndexMap<Digest, Arc<Vertex>>,
+    shared: &mut Shared,
 ) -> Result<Vertex, Error> {
     let op = Op::from_pb(raw.op.clone())?.ok_or_else(|| Error::UnknownOp(digest.to_string()))?;
     let inputs = raw.op.inputs.iter().enumerate();
     let inputs = inputs.map(|(number, input)| edge(number, &input.digest, input.index, earlier));
     let inputs: Vec<Edge> = inputs.collect::<Result<_, _>>()?;
-    let custom = metadata.description.get(crate::DESCRIPTION_CUSTOM_NAME).cloned();
+    let custom = metadata.described(crate::DESCRIPTION_CUSTOM_NAME).map(str::to_owned);
     let name = custom.unwrap_or_else(|| name::of_vertex(&op, &inputs, earlier));
     Ok(Vertex {
         digest: digest.clone(),
         bytes: raw.bytes.clone(),
         op,
         inputs,
-        platform: raw.op.platform.as_ref().map(platform_from_pb),
+        platform: raw
+            .op
+            .platform
+            .as_ref()
+            .map(|given| shared.platforms.get(Arc::new(platform_from_pb(given)))),
         worker_filters: raw.op.constraints.as_ref().map(|c| c.filter.clone()).unwrap_or_default(),
         metadata,
         locations: locations.get(digest.as_str()).cloned().unwrap_or_default(),

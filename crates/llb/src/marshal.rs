@@ -124,7 +124,7 @@ impl<'a> Writer<'a> {
         {
             let id = constraints.local_unique_id.as_ref().unwrap_or(&self.options.local_unique_id);
             source.attrs.insert(attrs::LOCAL_UNIQUE_ID.into(), id.clone());
-            metadata.caps.insert(caps::SOURCE_LOCAL_UNIQUE.to_string());
+            Arc::make_mut(&mut metadata.caps).insert(caps::SOURCE_LOCAL_UNIQUE.to_string());
         }
         let platform = constraints.platform.as_ref().unwrap_or(&self.options.platform);
         let filters = self.options.worker_filters.iter().chain(&constraints.worker_filters).cloned();
@@ -177,7 +177,8 @@ impl<'a> Writer<'a> {
             (self.metadata.values().any(|m| !m.description.is_empty()), caps::META_DESCRIPTION),
             (self.metadata.values().any(|m| m.export_cache.is_some()), caps::META_EXPORTCACHE),
         ];
-        own.caps.extend(needed.into_iter().filter(|(need, _)| *need).map(|(_, cap)| cap.to_string()));
+        own.caps =
+            Arc::new(needed.into_iter().filter(|(need, _)| *need).map(|(_, cap)| cap.to_string()).collect());
         let digest = self.write(encode(terminal));
         self.metadata.insert(digest.to_string(), own);
         Ok(pb::Definition {

@@ -42,7 +42,7 @@ impl Output {
                 Op::Source(_) | Op::Exec(_) => node.constraints.platform.as_ref(),
                 _ => None,
             },
-            OutputKind::Foreign { graph, edge } => graph.vertex(&edge.vertex)?.platform.as_ref(),
+            OutputKind::Foreign { graph, edge } => graph.vertex(&edge.vertex)?.platform.as_deref(),
             OutputKind::Late(late) => late.0.platform.as_ref(),
         }
     }

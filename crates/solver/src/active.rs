@@ -9,7 +9,7 @@ use crate::{
     BuildOptions, Cache, CacheKey, CacheMap, CacheSource, CachedResult, Clock, Digest, Edge, Graph, KeyInput,
     Op, SolveError, SolveErrorKind, Vertex,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -40,7 +40,8 @@ pub(crate) struct VertexState<O: Op> {
     /// Grows with every job that joins, so that a new job does not inherit an old failure.
     epoch: AtomicU64,
     sources: Mutex<Vec<CacheSource<O>>>,
-    edges: Mutex<BTreeMap<usize, Arc<EdgeState<O>>>>,
+    /// By their number. Few vertices have more than one output, and of those few edges are wanted.
+    edges: Mutex<Vec<(usize, Arc<EdgeState<O>>)>>,
     /// The pages of the cache map.
     pub(crate) pages: Mutex<Vec<Arc<Page<O>>>>,
     /// Content keys of the inputs, after preprocessing them.
@@ -171,7 +172,7 @@ impl<O: Op> Core<O> {
     pub(crate) fn forget(&self, lost: &dyn Fn(&O::Output) -> bool) {
         let states: Vec<Arc<VertexState<O>>> = lock(&self.active).values().cloned().collect();
         for state in states {
-            lock(&state.edges).retain(|_, edge| !edge.is_spoilt(lost));
+            lock(&state.edges).retain(|(_, edge)| !edge.is_spoilt(lost));
             lock(&state.pages).iter().for_each(|page| _ = page.forget(|_| false));
             state.contents.iter().for_each(|content| _ = content.forget(|_| false));
             state.executed.forget(|executed| executed.outputs.iter().any(lost));
@@ -269,8 +270,14 @@ impl<O: Op> VertexState<O> {
     }
 
     pub(crate) fn edge(&self, output: usize) -> Arc<EdgeState<O>> {
-        let make = || Arc::new(EdgeState::new(self.inputs.len()));
-        lock(&self.edges).entry(output).or_insert_with(make).clone()
+        let mut edges = lock(&self.edges);
+        if let Some((_, edge)) = edges.iter().find(|(number, _)| *number == output) {
+            return edge.clone();
+        }
+        let edge = Arc::new(EdgeState::new(self.inputs.len()));
+        edges.reserve_exact(1);
+        edges.push((output, edge.clone()));
+        edge
     }
 
     pub(crate) fn add_sub_keys(&self, keys: &[Arc<CacheKey>]) {

@@ -276,7 +276,8 @@ impl<O: Op> EdgeRef<O> {
         let mut failed = None;
         if let Some(keys) = &found {
             for (key, record) in keys.records() {
-                match self.load(keys, &key, &record, cancel).await {
+                // On the heap, as all that thousands of vertices have room for while they wait.
+                match self.load(keys, &key, &record, cancel).boxed().await {
                     Ok(solved) => return Ok(solved),
                     Err(error) => failed = Some((record.record, error)),
                 }
@@ -287,7 +288,7 @@ impl<O: Op> EdgeRef<O> {
             None => self.miss(found.as_deref()).await?,
         };
         self.state.hub.decision(Decision::Miss(reason));
-        let mut execute = std::pin::pin!(self.execute());
+        let mut execute = self.execute().boxed();
         if found.is_none() {
             // The search goes on beside it, so that nothing it began is stopped and begun again.
             tokio::select! {

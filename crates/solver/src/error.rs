@@ -89,7 +89,7 @@ pub struct SolveError<O: Op> {
     /// The vertex' op, whose definition may be wanted in a report.
     pub op: Option<Arc<O>>,
     /// The vertex' description ([`crate::VertexOptions::description`]).
-    pub description: Arc<std::collections::BTreeMap<String, String>>,
+    pub description: Arc<[(String, String)]>,
     /// What happened.
     pub kind: SolveErrorKind<O>,
 }

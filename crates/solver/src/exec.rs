@@ -216,7 +216,7 @@ impl<O: Op> EdgeRef<O> {
             let (output, outputs) = (self.output, executed.outputs.len());
             return Err(self.state.blame(SolveErrorKind::MissingOutput { output, outputs }));
         };
-        let keys = self.save_executed(output, &executed.inputs).await?;
+        let keys = self.save_executed(output, &executed.inputs).boxed().await?;
         Ok(self.solution(output.clone(), keys))
     }
 }

@@ -104,5 +104,11 @@ fn record(
         }
         _ => Vec::new(),
     };
-    Some(ExportRecord { digest: key.root(), inputs, results, export: key.export(), ids: key.all_ids() })
+    Some(ExportRecord {
+        digest: key.root().clone(),
+        inputs,
+        results,
+        export: key.export(),
+        ids: key.all_ids(),
+    })
 }

@@ -4,7 +4,7 @@
 //! without recursion.
 
 use crate::{Digest, Op};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// One output of one vertex.
@@ -44,7 +44,7 @@ pub struct VertexOptions {
     /// What displays call it.
     pub name: Arc<str>,
     /// Free text for displays and errors.
-    pub description: Arc<BTreeMap<String, String>>,
+    pub description: Arc<[(String, String)]>,
     /// Group in displays.
     pub progress_group: Option<Arc<ProgressGroup>>,
 }

@@ -77,8 +77,11 @@ impl<O: Op> Inflight<O> {
         let other = found.iter().find(|other| fits(other)).cloned();
         if other.is_none() {
             let mut own = state.entered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            own.reserve_exact(inputs.iter().map(Vec::len).sum());
             for entry in inputs.into_iter().flatten() {
-                map.entry(entry.clone()).or_default().push(Arc::downgrade(state));
+                let known = map.entry(entry.clone()).or_default();
+                known.reserve_exact(1);
+                known.push(Arc::downgrade(state));
                 own.push(entry);
             }
         }

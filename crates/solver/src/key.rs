@@ -1,7 +1,7 @@
 //! Cache keys as they arise during a build, with the chain of keys below them.
 
 use crate::{Digest, KeyId, RecordId, root_key};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::SystemTime;
 
 /// What a key stands for.
@@ -56,6 +56,7 @@ pub struct CacheKey {
     ephemeral: bool,
     /// Names of this key in the caches that know it. Grows when the key is saved.
     ids: Mutex<Vec<(Arc<str>, KeyId)>>,
+    root: OnceLock<Digest>,
 }
 
 impl CacheKey {
@@ -77,6 +78,7 @@ impl CacheKey {
             extra: Vec::new(),
             ephemeral,
             ids: Mutex::default(),
+            root: OnceLock::new(),
         }
     }
 
@@ -146,14 +148,14 @@ impl CacheKey {
     }
 
     /// `<digest>@<output>` hashed: the name of the key if it has no inputs, and what exports call the op.
-    pub fn root(&self) -> Digest {
-        root_key(&self.digest, self.output.number())
+    pub fn root(&self) -> &Digest {
+        self.root.get_or_init(|| root_key(&self.digest, self.output.number()))
     }
 
     /// The names of this key in the cache called `cache`.
     pub fn ids_in(&self, cache: &str) -> Vec<KeyId> {
         if self.inputs.is_empty() {
-            return vec![KeyId::from(&self.root())];
+            return vec![KeyId::from(self.root())];
         }
         let ids = self.ids.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         ids.iter().filter(|(name, _)| **name == *cache).map(|(_, id)| id.clone()).collect()

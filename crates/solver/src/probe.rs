@@ -6,7 +6,7 @@ use crate::{
     Cache, CacheKey, CacheMap, Decision, Digest, KeyId, KeyInput, KeyOutput, Link, MissReason, Op, RecordRef,
     StoreError,
 };
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// The keys of an edge as far as they are known.
@@ -50,8 +50,8 @@ struct ProbedInput {
     tried: bool,
     ways: Vec<KeyInput>,
     asked: HashSet<(Arc<str>, KeyId, Option<Digest>)>,
-    /// Keys of the edge that this input leads to.
-    found: BTreeSet<Found>,
+    /// Keys of the edge that this input leads to, in order: mostly one.
+    found: Vec<Found>,
     content: bool,
     /// The content key has been tried, or there is none to try.
     content_tried: bool,
@@ -99,7 +99,13 @@ impl Probe {
                     let selector = way.selector.clone();
                     let link = Link { input, output, digest: map.digest.clone(), selector };
                     let targets = cache.keys.links(&id, &link)?;
-                    probed.found.extend(targets.into_iter().map(|target| (cache.name.clone(), target)));
+                    for target in targets {
+                        let target = (cache.name.clone(), target);
+                        if let Err(at) = probed.found.binary_search(&target) {
+                            probed.found.reserve_exact(1);
+                            probed.found.insert(at, target);
+                        }
+                    }
                 }
             }
             // A key without any name leads nowhere, but belongs to what the edge is made of.
@@ -109,7 +115,7 @@ impl Probe {
             let content = way.key.output() == KeyOutput::Content;
             let matched = probed.found.len() > before;
             probed.content |= content && matched;
-            let key = way.key.root();
+            let key = way.key.root().clone();
             state.hub.decision(Decision::KeyTried { input: Some(input), key, content, matched });
             probed.ways.push(way);
         }
@@ -149,16 +155,15 @@ impl Probe {
     ) -> Result<Arc<KeySet>, StoreError> {
         let mut inputs = self.inputs.iter();
         let mut common = inputs.next().map(|first| first.found.clone()).unwrap_or_default();
-        inputs.for_each(|input| common.retain(|key| input.found.contains(key)));
+        inputs.for_each(|input| common.retain(|key| input.found.binary_search(key).is_ok()));
         if common.is_empty() {
             return Ok(KeySet::empty());
         }
-        let ids: Vec<Found> = common.into_iter().collect();
-        let records = records(caches, &ids)?;
+        let records = records(caches, &common)?;
         let ways = self.inputs.iter().map(|input| input.ways.clone()).collect();
         let vertex = Some(state.vertex.digest.clone());
         let key = CacheKey::new(map.digest.clone(), KeyOutput::Index(output), vertex, ways)
-            .with_ids(ids)
+            .with_ids(common)
             .with_records(records)
             .with_export(state.vertex.options.export_cache);
         let content = self.inputs.iter().any(|input| input.content);
@@ -184,7 +189,7 @@ fn same_way(one: &KeyInput, two: &KeyInput) -> bool {
 }
 
 fn names(key: &CacheKey) -> (Digest, Vec<Found>) {
-    (key.root(), key.all_ids())
+    (key.root().clone(), key.all_ids())
 }
 
 /// The keys of a source: one page of its cache map.
@@ -196,7 +201,7 @@ pub(crate) fn source_key<O: Op>(
 ) -> Result<Option<CacheKey>, StoreError> {
     let vertex = Some(state.vertex.digest.clone());
     let key = CacheKey::new(map.digest.clone(), KeyOutput::Index(output), vertex, Vec::new());
-    let root = key.root();
+    let root = key.root().clone();
     let id = KeyId::from(&root);
     let mut known = Vec::new();
     for cache in caches {

@@ -87,7 +87,7 @@ fn name<O: Op>(own: &Cache<O>, key: &CacheKey) -> Result<KeyId, StoreError> {
 /// Names a key whose inputs have names.
 fn name_one<O: Op>(own: &Cache<O>, key: &CacheKey) -> Result<KeyId, StoreError> {
     if key.inputs().is_empty() {
-        return Ok(KeyId::from(&key.root()));
+        return Ok(KeyId::from(key.root()));
     }
     if key.is_ephemeral() {
         let id = made_up(own, key);
@@ -95,7 +95,7 @@ fn name_one<O: Op>(own: &Cache<O>, key: &CacheKey) -> Result<KeyId, StoreError> 
         return Ok(id);
     }
     let KeyOutput::Index(output) = key.output() else {
-        return Ok(KeyId::from(&key.root()));
+        return Ok(KeyId::from(key.root()));
     };
     // Where every input leads already is where this key belongs.
     let mut ways = Vec::new();

@@ -3,10 +3,13 @@
 
 use crate::{Op, SolveError, SolveErrorKind};
 use futures::FutureExt;
+use pin_project_lite::pin_project;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use tokio_util::sync::CancellationToken;
+use std::task::{Context, Poll};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 /// See the module's text. `V` is what comes out; failures are kept too, for one epoch (see [`Stage::get`]).
 pub(crate) struct Stage<O: Op, V> {
@@ -22,7 +25,11 @@ impl<O: Op, V> Default for Stage<O, V> {
 enum State<O: Op, V> {
     Idle,
     Running(Run),
-    Done { epoch: u64, value: Result<V, SolveError<O>> },
+    /// A failure is on the heap: there are many stages, and few fail.
+    Done {
+        epoch: u64,
+        value: Result<V, Box<SolveError<O>>>,
+    },
 }
 
 struct Run {
@@ -59,7 +66,7 @@ impl<O: Op, V: Clone + Send + Sync + 'static> Stage<O, V> {
                     drop(waiter);
                     // Read what came out; only a computation cancelled under our feet leaves nothing.
                     if let State::Done { value, .. } = &*lock(&self.state) {
-                        return value.clone();
+                        return unboxed(value);
                     }
                     if start.is_none() {
                         return Err(SolveError::cancelled());
@@ -99,7 +106,7 @@ impl<O: Op, V: Clone + Send + Sync + 'static> Stage<O, V> {
         let mut state = lock(&self.state);
         match &mut *state {
             State::Done { value: Ok(value), .. } => return Step::Ready(Ok(value.clone())),
-            State::Done { epoch: of, value } if *of >= epoch => return Step::Ready(value.clone()),
+            State::Done { epoch: of, value } if *of >= epoch => return Step::Ready(unboxed(value)),
             State::Running(run) if run.cancel.is_cancelled() => return Step::WaitForEnd(run.ended.clone()),
             State::Running(run) => {
                 run.waiters += 1;
@@ -124,7 +131,8 @@ impl<O: Op, V: Clone + Send + Sync + 'static> Stage<O, V> {
                 Err(SolveError::plain(SolveErrorKind::Panic(text)))
             });
             let forget = matches!(&value, Err(error) if error.is_cancelled());
-            let new = if forget { State::Idle } else { State::Done { epoch, value } };
+            let new =
+                if forget { State::Idle } else { State::Done { epoch, value: value.map_err(Box::new) } };
             let old = std::mem::replace(&mut *lock(&shared), new);
             drop(old);
         });
@@ -173,15 +181,44 @@ impl<O: Op, V> Drop for Waiter<O, V> {
     }
 }
 
+fn unboxed<O: Op, V: Clone>(value: &Result<V, Box<SolveError<O>>>) -> Result<V, SolveError<O>> {
+    match value {
+        Ok(value) => Ok(value.clone()),
+        Err(error) => Err((**error).clone()),
+    }
+}
+
 /// `future`, dropped and turned into a cancellation as soon as `cancel` fires.
-pub(crate) async fn or_cancelled<O: Op, V>(
+///
+/// No async function: that would have room for `future` twice, as what it was given and as what it waits for, and thousands of them wait.
+pub(crate) fn or_cancelled<O: Op, V, F>(
     cancel: &CancellationToken,
-    future: impl Future<Output = Result<V, SolveError<O>>>,
-) -> Result<V, SolveError<O>> {
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => Err(SolveError::cancelled()),
-        value = future => value,
+    future: F,
+) -> impl Future<Output = Result<V, SolveError<O>>> + use<'_, O, V, F>
+where
+    F: Future<Output = Result<V, SolveError<O>>>,
+{
+    OrCancelled { cancelled: cancel.cancelled(), future }
+}
+
+pin_project! {
+    struct OrCancelled<'a, F> {
+        #[pin]
+        cancelled: WaitForCancellationFuture<'a>,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<O: Op, V, F: Future<Output = Result<V, SolveError<O>>>> Future for OrCancelled<'_, F> {
+    type Output = Result<V, SolveError<O>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.cancelled.poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(SolveError::cancelled())),
+            Poll::Pending => this.future.poll(cx),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kiln_llb::{NetMode, Op, SecurityMode};
-use kiln_oci::Digest;
+use kiln_oci::{Digest, Platform};
 use kiln_proto::pb;
 use kiln_solver::{Edge, Graph, ProgressGroup, Vertex, VertexOptions};
 
@@ -33,12 +33,13 @@ impl Worker {
         let mut vertices = Vec::with_capacity(graph.vertices().len());
         let mut digests = HashMap::with_capacity(graph.vertices().len());
         let mut without_cache = Vec::new();
+        let mut platforms = Platforms::new(self);
         for vertex in graph.vertices() {
             check_entitlements(&vertex.op, build.entitlements())?;
             if let (Op::Exec(exec), true) = (&vertex.op, vertex.metadata.ignore_cache) {
                 without_cache.extend_from_slice(&exec.mounts);
             }
-            let solver_vertex = self.vertex(vertex, &digests);
+            let solver_vertex = self.vertex(vertex, &digests, &mut platforms);
             digests.insert(&vertex.digest, solver_vertex.digest.clone());
             vertices.push(solver_vertex);
         }
@@ -54,6 +55,7 @@ impl Worker {
         &self,
         vertex: &Arc<kiln_llb::Vertex>,
         inputs: &HashMap<&Digest, kiln_solver::Digest>,
+        platforms: &mut Platforms<'_>,
     ) -> Vertex<VertexOp> {
         let metadata = &vertex.metadata;
         let options = VertexOptions {
@@ -71,10 +73,33 @@ impl Worker {
         };
         Vertex {
             digest: solver_digest(&vertex.digest),
-            op: Arc::new(VertexOp::new(self.clone(), vertex.clone())),
+            op: Arc::new(VertexOp::new(self.clone(), vertex.clone(), platforms.of(vertex.platform.as_ref()))),
             inputs: vertex.inputs.iter().map(edge).collect(),
             options: Arc::new(options),
         }
+    }
+}
+
+/// The platforms that the vertices of a graph mean, each of which many of them share.
+struct Platforms<'a> {
+    worker: &'a Worker,
+    last: Option<(Option<Arc<Platform>>, Arc<Platform>)>,
+}
+
+impl<'a> Platforms<'a> {
+    fn new(worker: &'a Worker) -> Self {
+        Self { worker, last: None }
+    }
+
+    fn of(&mut self, given: Option<&Arc<Platform>>) -> Arc<Platform> {
+        if let Some((asked, meant)) = &self.last
+            && asked.as_ref() == given
+        {
+            return meant.clone();
+        }
+        let meant = Arc::new(self.worker.platform_of(given.map(Arc::as_ref)));
+        self.last = Some((given.cloned(), meant.clone()));
+        meant
     }
 }
 
@@ -91,7 +116,7 @@ async fn apply_policy(
     let mut changed = HashMap::new();
     for vertex in graph.vertices() {
         let Op::Source(source) = &vertex.op else { continue };
-        let platform = worker.platform_of(vertex.platform.as_ref());
+        let platform = worker.platform_of(vertex.platform.as_deref());
         let mut judged = source.clone();
         policy.evaluate(&mut judged, &platform).await.map_err(Error::Policy)?;
         if judged != *source {

@@ -21,7 +21,7 @@ use crate::source::{Source, SourcePin};
 pub struct VertexOp {
     worker: Worker,
     vertex: Arc<kiln_llb::Vertex>,
-    platform: Platform,
+    platform: Arc<Platform>,
     /// What a source found out about itself.
     source: Source,
 }
@@ -36,8 +36,8 @@ impl std::fmt::Debug for VertexOp {
 }
 
 impl VertexOp {
-    pub(crate) fn new(worker: Worker, vertex: Arc<kiln_llb::Vertex>) -> VertexOp {
-        let platform = worker.platform_of(vertex.platform.as_ref());
+    /// `platform` is the one that the vertex means.
+    pub(crate) fn new(worker: Worker, vertex: Arc<kiln_llb::Vertex>, platform: Arc<Platform>) -> VertexOp {
         VertexOp { worker, vertex, platform, source: Source::default() }
     }
 
@@ -104,7 +104,7 @@ impl VertexOp {
                 InputMap {
                     selector: key.selector.map(solver_digest),
                     content_key: key.content.map(|selectors| {
-                        let selectors = Arc::new(selectors);
+                        let selectors: Arc<[_]> = selectors.into();
                         let content: kiln_solver::ContentKeyFn<Self> = Arc::new(move |input: Ref, cx| {
                             let (worker, selectors) = (worker.clone(), selectors.clone());
                             let digest =

@@ -178,7 +178,7 @@ impl Worker {
     pub(crate) async fn content_key(
         &self,
         input: &Ref,
-        selectors: &Arc<Vec<Selector>>,
+        selectors: &Arc<[Selector]>,
         cx: &OpContext<VertexOp>,
     ) -> Result<kiln_solver::Digest> {
         self.unpack(input, &sessions_of(cx), Some(&cx.progress())).await?;

@@ -14,7 +14,7 @@ pub use capture::{BlobMaterial, Capture, GitMaterial, HttpMaterial, ImageMateria
 pub use options::{ProvenanceMode, ProvenanceOptions, SlsaVersion};
 pub use predicate::{BuildFacts, LayerFacts, Provenance};
 pub use request::{Asked, Request, redact_credentials, redact_request};
-pub use steps::{BuildSteps, Step, build_steps};
+pub use steps::{BuildSteps, Step, StepSource, build_steps};
 
 #[cfg(test)]
 mod tests;

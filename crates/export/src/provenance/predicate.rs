@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::capture::{Capture, Material};
 use super::options::{ProvenanceMode, ProvenanceOptions, SlsaVersion};
 use super::request::{Asked, ConfigSource, Local, Parameters, Request};
-use super::steps::{BuildSteps, Step};
+use super::steps::{BuildSteps, DigestMapping, Step, StepSource};
 use crate::error::ExportError;
 use crate::source::LateContent;
 
@@ -274,8 +274,8 @@ enum Internal<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct BuildConfig<'a> {
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    digest_mapping: BTreeMap<&'a str, String>,
+    #[serde(skip_serializing_if = "DigestMapping::is_empty")]
+    digest_mapping: DigestMapping<'a>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     llb_definition: &'a [Step],
 }
@@ -326,7 +326,7 @@ struct BuildKitMetadata<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     vcs: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<&'a Value>,
+    source: Option<&'a StepSource>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     layers: &'a LayerFacts,
 }

@@ -51,7 +51,7 @@ fn sample(options: ProvenanceOptions, capture: Capture) -> Value {
         compatibility_version: 30,
         dockerfile_version: "1.2".into(),
         custom_env: [("ci".to_owned(), json!("yes"))].into(),
-        steps: Some(build_steps(&definition()).unwrap()),
+        steps: Some(build_steps(definition()).unwrap()),
     };
     let mut provenance = Provenance::new(options, &request, capture, facts).unwrap();
     provenance.finish(Timestamp::from_unix(2).unwrap(), LayerFacts::new());

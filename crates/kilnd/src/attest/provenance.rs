@@ -14,13 +14,12 @@ use kiln_export::provenance::{
 use kiln_export::source::{LateContent, PlatformRef, Source};
 use kiln_frontend::{Error, Refs, Solution};
 use kiln_oci::Timestamp;
-use kiln_proto::pb;
 use kiln_solver::CachedResult;
 use kiln_store::{Ref, Store};
 use kiln_worker::VertexOp;
 
 use super::layers::layers;
-use crate::bridge::{Promise, Trace};
+use crate::bridge::{Promise, Sent, Trace};
 
 /// A build whose results are there, with what they were made from.
 pub struct Traced {
@@ -38,7 +37,7 @@ pub struct Traced {
 struct TracedResult {
     /// The platform's id; empty for a result without platforms.
     id: String,
-    definition: Arc<pb::Definition>,
+    definition: Arc<Sent>,
     result: Option<CachedResult<VertexOp>>,
     request: Request,
     capture: Capture,
@@ -188,7 +187,7 @@ impl LateContent for Statement {
     async fn bytes(&self) -> Result<Bytes, ExportError> {
         let (mut steps, mut found) = (None, LayerFacts::new());
         if self.options.mode == ProvenanceMode::Max {
-            let listed = build_steps(&self.made.definition)?;
+            let listed = build_steps(self.made.definition.read_without_metadata())?;
             if let Some(result) = &self.made.result {
                 found = layers(&self.store, result, &listed.places).map_err(|error| {
                     ExportError::failed("failed to look up the layers of a build's steps", error)

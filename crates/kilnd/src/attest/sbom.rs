@@ -38,7 +38,7 @@ pub async fn scan(
         Some((platform.id.as_str(), result))
     });
     let made = try_join_all(scans.map(|(id, result)| async {
-        let core = State::from_definition(result.definition())?;
+        let core = State::from_definition(&result.definition().read())?;
         let scan = Scan { platform_id: id, core: &core, extras: &[], ignore_cache };
         Ok::<_, Error>((id.to_owned(), scanner.scan(&bridge, scan, &request.id).await?))
     }));

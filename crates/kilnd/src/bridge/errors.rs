@@ -26,7 +26,7 @@ pub(super) fn of_solver(error: &SolveError<VertexOp>) -> Error {
     if let Some(op) = &error.op {
         told = told.with(Detail::Solve(Box::new(errdefs::Solve {
             op: pb::Op::decode(op.vertex().bytes.clone()).ok(),
-            description: (*error.description).clone(),
+            description: error.description.iter().cloned().collect(),
             ..errdefs::Solve::default()
         })));
         if !told.has_source() {

@@ -28,7 +28,7 @@ use crate::policy::BuildPolicy;
 pub use errors::of_worker;
 pub use imports::Imports;
 pub use meta::look_up as of_meta;
-pub use promise::Promise;
+pub use promise::{Promise, Sent};
 pub use trace::{Origins, Trace};
 
 /// The built-in Dockerfile frontend.
@@ -219,7 +219,7 @@ impl Bridge for BuildBridge {
     }
 
     fn definition(&self, reference: &Promise) -> pb::Definition {
-        pb::Definition::clone(reference.definition())
+        reference.definition().read()
     }
 
     async fn evaluate(&self, reference: &Promise) -> Result<(), Error> {

@@ -12,9 +12,9 @@ use kiln_export::provenance::{Asked, Capture, ImageMaterial, Request, redact_req
 use kiln_frontend::{SolveRequest, SourceMeta};
 use kiln_oci::{Digest, Platform};
 use kiln_proto::pb;
-use kiln_proto::prost::Message;
 
 use super::Promise;
+use super::promise::head;
 
 /// The requests behind the graphs of builds that run. Clones are the same list.
 #[derive(Clone, Default)]
@@ -25,12 +25,12 @@ impl Origins {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, definition: &pb::Definition, asked: Asked) -> Option<Origin> {
+    /// `head` is the vertex that a graph is for.
+    fn add(&self, head: &str, asked: Asked) -> Origin {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let head = head(definition)?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        self.lock().entry(head.clone()).or_default().push((number, asked));
-        Some(Origin { origins: self.clone(), head, number })
+        self.lock().entry(head.to_owned()).or_default().push((number, asked));
+        Origin { origins: self.clone(), head: head.to_owned(), number }
     }
 
     /// What made a graph; nothing if nobody knows or the known ones differ.
@@ -59,12 +59,6 @@ impl Drop for Origin {
             }
         }
     }
-}
-
-/// The vertex that a graph is for.
-fn head(definition: &pb::Definition) -> Option<String> {
-    let last = pb::Op::decode(definition.def.last()?.clone()).ok()?;
-    Some(last.inputs.into_iter().next()?.digest)
 }
 
 /// One branch.
@@ -114,7 +108,7 @@ impl Trace {
     pub fn promised(&self, promise: &Promise) {
         let sources = promise.capture().unwrap_or_default();
         let asked = self.request(&sources).map(|request| request.asked(&sources).without_root());
-        let kept = asked.and_then(|asked| self.origins.add(promise.definition(), asked));
+        let kept = asked.zip(promise.definition().head()).map(|(asked, head)| self.origins.add(head, asked));
         let mut seen = self.seen();
         seen.promises.push(promise.clone());
         seen.kept.extend(kept);
@@ -197,6 +191,8 @@ fn request_of(origins: &Origins, request: &SolveRequest) -> Request {
 mod tests {
     use std::collections::BTreeMap;
 
+    use kiln_proto::prost::Message;
+
     use super::*;
 
     fn asked_for(target: &str) -> Asked {
@@ -213,11 +209,11 @@ mod tests {
     #[test]
     fn a_graph_is_known_while_its_builds_run_and_agree() {
         let origins = Origins::default();
-        let first = origins.add(&graph("a"), asked_for("one"));
-        let same = origins.add(&graph("a"), asked_for("one"));
+        let first = origins.add("a", asked_for("one"));
+        let same = origins.add("a", asked_for("one"));
         assert_eq!(origins.find(&graph("a")), Some(asked_for("one")));
         assert_eq!(origins.find(&graph("b")), None);
-        let other = origins.add(&graph("a"), asked_for("two"));
+        let other = origins.add("a", asked_for("two"));
         assert_eq!(origins.find(&graph("a")), None);
         drop((first, other));
         assert_eq!(origins.find(&graph("a")), Some(asked_for("one")));

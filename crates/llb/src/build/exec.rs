@@ -216,7 +216,7 @@ impl State {
         };
         need(&op, &mut constraints);
 
-        let node = Arc::new(Node { op: Op::Exec(op), deps, constraints });
+        let node = Arc::new(Node { op: Op::Exec(Box::new(op)), deps, constraints });
         let states = infos.iter().zip(after).map(|(info, after)| {
             let state = match after {
                 After::Output(index) => Some(

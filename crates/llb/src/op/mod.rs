@@ -22,13 +22,12 @@ use crate::Error;
 const NONE: i64 = -1;
 
 /// What a vertex does.
-#[allow(clippy::large_enum_variant, reason = "vertices are few and mostly of the large kind")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
     /// Brings in files from outside.
     Source(SourceOp),
     /// Runs a process.
-    Exec(ExecOp),
+    Exec(Box<ExecOp>),
     /// Changes files without a process.
     File(FileOp),
     /// Solves a graph that its inputs hold.
@@ -48,7 +47,7 @@ impl Op {
         let Some(op) = op.op else { return Ok(None) };
         Ok(Some(match op {
             pb::op::Op::Source(op) => Self::Source(op.into()),
-            pb::op::Op::Exec(op) => Self::Exec(ExecOp::from_pb(op, inputs)?),
+            pb::op::Op::Exec(op) => Self::Exec(Box::new(ExecOp::from_pb(op, inputs)?)),
             pb::op::Op::File(op) => Self::File(FileOp::from_pb(op, inputs)?),
             pb::op::Op::Build(op) => Self::Build(BuildOp::from_pb(op, inputs)?),
             pb::op::Op::Merge(op) => Self::Merge(MergeOp::from_pb(op, inputs)?),

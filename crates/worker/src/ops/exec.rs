@@ -63,7 +63,7 @@ pub async fn execute(
             .collect(),
         shm_size_bytes: 0,
         cgroup_parent: op.meta.cgroup_parent.clone(),
-        resources: resources(vertex.vertex().metadata.linux_resources.as_ref()),
+        resources: resources(vertex.vertex().metadata.linux_resources.as_deref()),
         valid_exit_codes: op.meta.valid_exit_codes.clone(),
         platform: Some(Arch::new(&*platform.architecture, &*platform.variant)),
         remove_mount_stubs_recursive: op.meta.remove_mount_stubs_recursive,

@@ -40,7 +40,8 @@ pub(crate) struct Source {
 
 #[derive(Default)]
 struct State {
-    pin: Option<SourcePin>,
+    /// On the heap: most vertices are no sources.
+    pin: Option<Box<SourcePin>>,
     found: Option<Found>,
 }
 
@@ -54,7 +55,7 @@ pub(crate) enum Found {
 
 impl Source {
     pub fn pin(&self) -> Option<SourcePin> {
-        self.lock().pin.clone()
+        self.lock().pin.as_deref().cloned()
     }
 
     pub fn found(&self) -> Option<Found> {
@@ -63,7 +64,7 @@ impl Source {
 
     pub fn set(&self, pin: SourcePin, found: Option<Found>) {
         let mut state = self.lock();
-        state.pin = Some(pin);
+        state.pin = Some(Box::new(pin));
         state.found = found;
     }
 
