@@ -10,6 +10,7 @@
 //!   flat/           blocks of long lists of layers, and whole lists without overlayfs; may go at any time
 //!   mnt/            mount points
 //!   empty/          an empty directory
+//!   scratch/        files without a name, while they are needed
 //!   trash/          what is being removed
 //! ```
 //!

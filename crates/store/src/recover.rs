@@ -15,7 +15,7 @@ use crate::layers::{STATE_READY, STATE_RETAINED};
 
 pub(crate) fn recover(root: &Path, db: &Db, content: &Content) -> Result<()> {
     // What was being written, and what says nothing that is not elsewhere.
-    for name in ["ingest", "flat"] {
+    for name in ["ingest", "flat", "scratch"] {
         discard(root, &root.join(name))?;
     }
     unmount_leftovers(root);

@@ -45,6 +45,7 @@ const JOINS_KEPT_MAX: usize = 64;
 
 pub(crate) struct Inner {
     pub root: PathBuf,
+    pub scratch: Arc<Path>,
     pub options: StoreOptions,
     pub db: Arc<Db>,
     pub content: Content,
@@ -78,7 +79,7 @@ impl Store {
         }
         let root = root.canonicalize().map_err(Error::io("find", root))?;
         let lock = lock(&root)?;
-        for name in ["layers", "flat", "mnt", "trash"] {
+        for name in ["layers", "flat", "mnt", "scratch", "trash"] {
             state_dir(&root.join(name), 0o700)?;
         }
         state_dir(&root.join("empty"), 0o755)?;
@@ -108,6 +109,7 @@ impl Store {
             pool: Pool::new(options.pool_width),
             // These also wait for the network: enough of them that the processors never do.
             unpack_pool: Pool::new(options.pool_width),
+            scratch: root.join("scratch").into(),
             root,
             options,
             db,
@@ -134,6 +136,12 @@ impl Store {
     /// The state directory.
     pub fn root(&self) -> &Path {
         &self.inner.root
+    }
+
+    /// A folder on the disk of the state for files without a name: what is too long for memory while something is made. Empty
+    /// after each start.
+    pub fn scratch_dir(&self) -> Arc<Path> {
+        Arc::clone(&self.inner.scratch)
     }
 
     /// The blobs.

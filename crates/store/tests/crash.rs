@@ -116,7 +116,9 @@ fn check(root: &Path) -> Vec<String> {
         let bytes = std::fs::read(root.join("content/blobs/sha256").join(&hex)).expect("there");
         assert_eq!(Digest::sha256_of(&bytes).hex(), hex);
     }
-    assert!(names("ingest").is_empty() && names("flat").is_empty() && names("mnt").is_empty());
+    for dir in ["ingest", "flat", "scratch", "mnt"] {
+        assert!(names(dir).is_empty(), "{dir}");
+    }
     // Every layer on record has its directory with all of its content, and there is no other directory.
     let usage = store.disk_usage(&Default::default()).expect("listed");
     let mut dirs = names("layers");
@@ -182,4 +184,16 @@ fn after_a_power_loss_only_what_was_synced_is_there() {
     assert!(record("kept").is_some() && record("lost").is_none());
     assert!(after.keys().exists("kept").expect("read") && !after.keys().exists("lost").expect("read"));
     assert_eq!(std::fs::read_dir(copy.path().join("layers")).expect("there").count(), 1);
+}
+
+#[test]
+fn what_is_in_the_scratch_folder_does_not_outlast_a_process() {
+    let t = common::TestStore::new();
+    std::fs::write(
+        t.store.scratch_dir().join("left"),
+        "by a file system that cannot make files without a name",
+    )
+    .expect("written");
+    let t = t.reopen();
+    assert_eq!(std::fs::read_dir(t.store.scratch_dir()).expect("there").count(), 0);
 }
