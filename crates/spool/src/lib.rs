@@ -6,25 +6,68 @@
 
 use std::borrow::Borrow;
 use std::fs::File;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A spool with no more bytes is in memory as a whole: some 40,000 files of a context.
-pub const SHORT_BYTES_MAX: usize = 4 << 20;
-
-/// Of a longer one this much of its end is in memory at most. What was written last is what is changed.
-const TAIL_BYTES_MAX: usize = 1 << 20;
-
-/// One read of a long spool.
+/// One read of a long spool, or less where its tail is shorter.
 const READ_BYTES: usize = 64 << 10;
+
+/// How much of a spool is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// A spool with no more bytes is in memory as a whole.
+    pub short_bytes_max: usize,
+    /// Of a longer one this much of its end is in memory at most. What was written last is what is changed.
+    pub tail_bytes_max: usize,
+}
+
+impl Default for Bounds {
+    /// Some 40,000 files of a context are short.
+    fn default() -> Self {
+        Self { short_bytes_max: 4 << 20, tail_bytes_max: 1 << 20 }
+    }
+}
+
+/// Makes spools: where their files are, and how much of each is in memory.
+#[derive(Debug, Clone)]
+pub struct Spools {
+    dir: Arc<Path>,
+    bounds: Bounds,
+}
+
+impl Spools {
+    /// Spools with files in `dir`, which has to be there when one grows long.
+    pub fn new(dir: impl Into<Arc<Path>>) -> Self {
+        Self { dir: dir.into(), bounds: Bounds::default() }
+    }
+
+    /// The same with other bounds.
+    pub fn with_bounds(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
+    }
+
+    /// Where the files are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// How much of a spool is in memory.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// An empty spool.
+    pub fn spool(&self) -> Spool {
+        Spool { spools: self.clone(), file: None, filed: 0, tail: Vec::new() }
+    }
+}
 
 /// Bytes that are written to their end, changed in place, and read anywhere.
 #[derive(Debug)]
 pub struct Spool {
-    /// Where the file is made.
-    dir: Arc<Path>,
+    spools: Spools,
     file: Option<File>,
     /// Bytes in the file; those behind them are the tail.
     filed: u64,
@@ -34,7 +77,22 @@ pub struct Spool {
 impl Spool {
     /// An empty one. Should it grow long, its file is made in `dir`, which has to be there then.
     pub fn new(dir: impl Into<Arc<Path>>) -> Self {
-        Self { dir: dir.into(), file: None, filed: 0, tail: Vec::new() }
+        Spools::new(dir).spool()
+    }
+
+    /// As [`Spool::new`], for lists of which there are many at once, or few.
+    pub fn bounded(dir: impl Into<Arc<Path>>, bounds: Bounds) -> Self {
+        Spools::new(dir).with_bounds(bounds).spool()
+    }
+
+    /// How much memory its bytes take.
+    pub fn memory_bytes(&self) -> usize {
+        self.tail.capacity()
+    }
+
+    /// Gives back what was taken for bytes that did not come.
+    pub fn shrink_to_fit(&mut self) {
+        self.tail.shrink_to_fit();
     }
 
     /// How many bytes it has.
@@ -47,24 +105,30 @@ impl Spool {
         self.len() == 0
     }
 
+    /// What made it, and makes more of its kind.
+    pub fn spools(&self) -> &Spools {
+        &self.spools
+    }
+
     /// Adds bytes to the end.
     ///
     /// # Errors
     /// The file cannot be made or written. What was added then is not known.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.tail.extend_from_slice(bytes);
+        let Bounds { short_bytes_max, tail_bytes_max, .. } = self.spools.bounds;
         match &self.file {
-            None if self.tail.len() <= SHORT_BYTES_MAX => return Ok(()),
-            Some(_) if self.tail.len() <= TAIL_BYTES_MAX => return Ok(()),
+            None if self.tail.len() <= short_bytes_max => return Ok(()),
+            Some(_) if self.tail.len() <= tail_bytes_max => return Ok(()),
             Some(_) => {}
-            None => self.file = Some(tempfile::tempfile_in(&self.dir)?),
+            None => self.file = Some(tempfile::tempfile_in(&self.spools.dir)?),
         }
-        let gone = self.tail.len() - TAIL_BYTES_MAX / 2;
+        let gone = self.tail.len() - (tail_bytes_max / 2).min(self.tail.len());
         let file = self.file.as_ref().expect("made above");
         file.write_all_at(&self.tail[..gone], self.filed)?;
         self.filed += gone as u64;
         self.tail.drain(..gone);
-        self.tail.shrink_to(TAIL_BYTES_MAX);
+        self.tail.shrink_to(tail_bytes_max);
         Ok(())
     }
 
@@ -74,7 +138,9 @@ impl Spool {
     /// The file cannot be written; [`io::ErrorKind::UnexpectedEof`]: there are not that many bytes.
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let (filed, kept) = self.split(offset, bytes.len())?;
-        if let Some(file) = &self.file {
+        if let Some(file) = &self.file
+            && filed > 0
+        {
             file.write_all_at(&bytes[..filed], offset)?;
         }
         self.tail[kept..][..bytes.len() - filed].copy_from_slice(&bytes[filed..]);
@@ -88,7 +154,9 @@ impl Spool {
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let (filed, kept) = self.split(offset, buffer.len())?;
         let (from_file, from_tail) = buffer.split_at_mut(filed);
-        if let Some(file) = &self.file {
+        if let Some(file) = &self.file
+            && filed > 0
+        {
             file.read_exact_at(from_file, offset)?;
         }
         from_tail.copy_from_slice(&self.tail[kept..][..from_tail.len()]);
@@ -98,6 +166,28 @@ impl Spool {
     /// All bytes, where they are in memory.
     pub fn as_slice(&self) -> Option<&[u8]> {
         self.file.is_none().then_some(&self.tail)
+    }
+
+    /// The bytes from `offset` to the end, where they are in memory.
+    pub fn slice_from(&self, offset: u64) -> Option<&[u8]> {
+        self.tail.get(usize::try_from(offset.checked_sub(self.filed)?).ok()?..)
+    }
+
+    /// Gives all bytes to `to`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or `to` fails.
+    pub fn write_to(&self, mut to: impl Write) -> io::Result<()> {
+        let mut reader = Reader::new(self, 0);
+        loop {
+            let bytes = reader.fill_buf()?;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            to.write_all(bytes)?;
+            let count = bytes.len();
+            reader.consume(count);
+        }
     }
 
     /// Where in the tail a range goes on, and how many bytes of it come before that.
@@ -112,7 +202,8 @@ impl Spool {
     }
 }
 
-/// Reads a spool from a place on.
+/// Reads a spool from a place on. Made for what is written in pieces and read in order; what is written into a long spool may be seen
+/// late by who reads there already.
 #[derive(Debug)]
 pub struct Reader<S> {
     spool: S,
@@ -143,24 +234,39 @@ impl<S: Borrow<Spool>> Reader<S> {
     pub fn is_at_end(&self) -> bool {
         self.offset >= self.spool().len()
     }
-}
 
-impl<S: Borrow<Spool>> BufRead for Reader<S> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+    /// At least `count` of the next bytes in one piece, where there are so many; nothing is consumed. A long spool needs as much
+    /// memory for it.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn ahead(&mut self, count: usize) -> io::Result<&[u8]> {
         let spool = self.spool.borrow();
         if let Some(all) = spool.as_slice() {
             return Ok(usize::try_from(self.offset).ok().and_then(|at| all.get(at..)).unwrap_or_default());
         }
-        if self.used == self.buffer.len() {
-            let left = spool.len().saturating_sub(self.offset);
-            self.buffer.resize(left.min(READ_BYTES as u64) as usize, 0);
+        let there = self.buffer.len() - self.used;
+        let left = spool.len().saturating_sub(self.offset);
+        if (there as u64) < left.min(count as u64) {
+            // What is there goes to the beginning, the next ones behind it.
+            self.buffer.drain(..self.used);
             self.used = 0;
-            if let Err(error) = spool.read_at(self.offset, &mut self.buffer) {
-                self.buffer.clear();
+            let wanted = count.max(spool.spools.bounds.tail_bytes_max.min(READ_BYTES));
+            self.buffer.resize(left.min(wanted as u64) as usize, 0);
+            if let Err(error) = spool.read_at(self.offset + there as u64, &mut self.buffer[there..]) {
+                self.buffer.truncate(there);
                 return Err(error);
             }
+            // Something large was read once; what comes is mostly small.
+            self.buffer.shrink_to(wanted);
         }
         Ok(&self.buffer[self.used..])
+    }
+}
+
+impl<S: Borrow<Spool>> BufRead for Reader<S> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.ahead(1)
     }
 
     fn consume(&mut self, count: usize) {
@@ -186,9 +292,8 @@ mod tests {
 
     use super::*;
 
-    fn memory(spool: &Spool) -> usize {
-        spool.tail.capacity()
-    }
+    const SHORT_BYTES_MAX: usize = 4 << 20;
+    const TAIL_BYTES_MAX: usize = 1 << 20;
 
     #[test]
     fn a_short_one_makes_no_file() {
@@ -206,9 +311,9 @@ mod tests {
         let mut spool = Spool::new(dir.path());
         for number in 0..32_u8 {
             spool.append(&vec![number; 1 << 20]).unwrap();
-            assert!(memory(&spool) <= SHORT_BYTES_MAX + (1 << 20), "{}", memory(&spool));
+            assert!(spool.memory_bytes() <= SHORT_BYTES_MAX + (1 << 20), "{}", spool.memory_bytes());
         }
-        assert!(memory(&spool) <= 2 * TAIL_BYTES_MAX, "{}", memory(&spool));
+        assert!(spool.memory_bytes() <= 2 * TAIL_BYTES_MAX, "{}", spool.memory_bytes());
         assert_eq!(spool.len(), 32 << 20);
         assert!(spool.as_slice().is_none());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -243,6 +348,37 @@ mod tests {
         assert_eq!(Reader::new(&spool, 9).fill_buf().unwrap(), b"");
     }
 
+    #[test]
+    fn pieces_lie_in_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let bounds = Bounds { short_bytes_max: 100, tail_bytes_max: 10 };
+        for length in [100, 1000_u64] {
+            let mut spool = Spools::new(dir.path()).with_bounds(bounds).spool();
+            let all: Vec<u8> = (0..length).map(|at| at as u8).collect();
+            all.chunks(7).for_each(|piece| spool.append(piece).unwrap());
+            assert_eq!(spool.as_slice().is_some(), length == 100);
+            let mut reader = Reader::new(&spool, 0);
+            for count in [0, 1, 3, 40, 5, 17, 1, 64].into_iter().cycle() {
+                let from = reader.offset() as usize;
+                let bytes = reader.ahead(count).unwrap();
+                assert!(bytes.len() >= count.min(all.len() - from));
+                assert_eq!(bytes, &all[from..][..bytes.len()]);
+                let used = count.min(bytes.len());
+                reader.consume(used);
+                if reader.is_at_end() {
+                    break;
+                }
+            }
+            assert_eq!(reader.ahead(5).unwrap(), b"");
+            assert_eq!(spool.slice_from(length - 1), Some(&all[all.len() - 1..]));
+            assert_eq!(spool.slice_from(0).is_some(), length == 100);
+            assert_eq!(spool.slice_from(length + 1), None);
+            let mut copy = Vec::new();
+            spool.write_to(&mut copy).unwrap();
+            assert_eq!(copy, all);
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
         #[test]
@@ -250,9 +386,12 @@ mod tests {
             pieces in prop::collection::vec((1..900_000_usize, any::<u8>()), 1..16),
             changes in prop::collection::vec((any::<prop::sample::Index>(), 1..300_000_usize, any::<u8>()), 0..16),
             from in any::<prop::sample::Index>(),
+            bounds in (0..5_000_000_usize, 0..2_000_000_usize),
         ) {
             let dir = tempfile::tempdir().unwrap();
-            let mut spool = Spool::new(dir.path());
+            let (short_bytes_max, tail_bytes_max) = bounds;
+            let bounds = Bounds { short_bytes_max, tail_bytes_max };
+            let mut spool = Spools::new(dir.path()).with_bounds(bounds).spool();
             let mut model: Vec<u8> = Vec::new();
             for (length, byte) in pieces {
                 let piece: Vec<u8> = (0..length).map(|at| byte.wrapping_add(at as u8)).collect();
