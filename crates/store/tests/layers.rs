@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use common::{TestStore, is_root, layer, text, write};
+use kiln_spool::{Bounds, Spools};
 use kiln_store::{
     Backend, CommitInfo, Error, LayerMeta, NamedSpec, PruneOptions, RecordId, RecordType, Ref, Sharing,
     Store, StoreOptions,
@@ -107,6 +108,36 @@ fn everything_committed_survives_a_restart() {
         assert_eq!(t.store.values().layers("http:x").expect("read").len(), 1);
     }
     assert_eq!(t.store.keys().records("key").expect("read")[0].record, name);
+}
+
+#[test]
+fn values_may_be_too_long_for_memory() {
+    let t = TestStore::new();
+    let layer = layer(&t.store, &Ref::scratch(), &[("a", "1")]);
+    let layer = layer.top().expect("one");
+    let values = t.store.values();
+    let memory = Spools::new(t.store.scratch_dir());
+    let tiny = memory.clone().with_bounds(Bounds { short_bytes_max: 1000, tail_bytes_max: 100 });
+    assert!(values.get_spool(layer, "list", &tiny).expect("read").is_none());
+    for length in [0, 3, 1000, 1001, 300_000, 2_000_000, 70_000, 5_000_000] {
+        let value: Vec<u8> = (0..length).map(|i| (i * 7 + length) as u8).collect();
+        for (from, to) in [(&memory, &tiny), (&tiny, &memory), (&tiny, &tiny)] {
+            let mut spool = from.spool();
+            value.chunks(999).for_each(|piece| spool.append(piece).expect("has room"));
+            values.set_spool(layer, "list", &spool, None).expect("kept");
+            assert!(values.get(layer, "list").expect("read").as_ref() == Some(&value), "{length} bytes");
+            let read = values.get_spool(layer, "list", to).expect("read").expect("is there");
+            let mut bytes = Vec::new();
+            read.write_to(&mut bytes).expect("read");
+            assert!(bytes == value, "{length} bytes");
+        }
+    }
+    // Nowhere to put it: what is stored stays.
+    let nowhere = Spools::new(t.dir.path().join("not/there"));
+    let error = values.get_spool(layer, "list", &nowhere).expect_err("is too long");
+    let folder = nowhere.dir().display();
+    assert_eq!(error.to_string(), format!("failed to write a file in `{folder}`"));
+    assert!(values.get_spool(layer, "list", &tiny).expect("read").is_some());
 }
 
 #[test]
