@@ -9,7 +9,7 @@ use kiln_session::client::{
     AgentSource, AgentSpec, CredentialSource, LayoutStore, SecretSource as SessionSecrets, SecretValue,
     Session, Target as SessionTarget, TargetFile, UploadSource,
 };
-use kiln_session::fsync::LocalDir;
+use kiln_session::fsync::{LocalDir, Spools};
 
 use crate::build::{Caches, Export, FileSink, Inputs, Options, Target};
 use crate::docker::credentials::Credentials;
@@ -117,11 +117,13 @@ impl Lent {
     /// Adds the services to a session.
     pub fn attach(&mut self, session: &mut Session) {
         session.credentials(self.credentials.clone());
+        // Lists of a great many files are not kept in memory.
+        let spools = Spools::new(std::env::temp_dir());
         if !self.directories.is_empty() {
-            session.directories(std::mem::take(&mut self.directories));
+            session.directories(std::mem::take(&mut self.directories), spools.clone());
         }
         if !self.targets.is_empty() {
-            session.targets(std::mem::take(&mut self.targets));
+            session.targets(std::mem::take(&mut self.targets), spools);
         }
         if !self.stores.is_empty() {
             session.stores(std::mem::take(&mut self.stores));

@@ -7,13 +7,14 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use bytes::Bytes;
-use common::handle;
+use common::{handle, spools, tiny_spools};
 use futures::StreamExt;
 use kiln_proto::fsutil_types::packet::PacketType;
 use kiln_proto::fsutil_types::{Packet, Stat};
 use kiln_session::fsync::{
     DirSink, DirSinkOptions, LocalDir, OwnerPolicy, ReceiveLimits, SyncError, receive, send,
 };
+use kiln_spool::Spools;
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -54,8 +55,17 @@ fn fin() -> Packet {
 
 /// Feeds packets to a receiver into `to`, in steps: a step is sent when the receiver has answered the one before.
 async fn feed(to: &Path, steps: Vec<Vec<Packet>>, limits: ReceiveLimits) -> Result<(), SyncError> {
+    feed_with(to, spools(), steps, limits).await
+}
+
+async fn feed_with(
+    to: &Path,
+    spools: Spools,
+    steps: Vec<Vec<Packet>>,
+    limits: ReceiveLimits,
+) -> Result<(), SyncError> {
     let (sink, outcome) =
-        DirSink::new(handle(to), DirSinkOptions { owner: OwnerPolicy::Own, ..Default::default() });
+        DirSink::new(handle(to), DirSinkOptions { owner: OwnerPolicy::Own, ..DirSinkOptions::new(spools) });
     let (packets, incoming) = mpsc::unbounded_channel::<Result<Packet, Status>>();
     let (outgoing, answers) = mpsc::unbounded_channel();
     let mut answers =
@@ -82,14 +92,21 @@ async fn feed(to: &Path, steps: Vec<Vec<Packet>>, limits: ReceiveLimits) -> Resu
     let result =
         tokio::time::timeout(std::time::Duration::from_secs(20), transfer).await.expect("comes to an end");
     feeding.abort();
-    outcome.into_tree().await;
+    let outcome = outcome.into_tree().await;
+    if result.is_ok() {
+        outcome.expect("is known");
+    }
     result
 }
 
+/// Why it is refused: whatever of the lists is in memory.
 async fn refused(steps: Vec<Vec<Packet>>) -> String {
+    let (to, lists) = (tempfile::tempdir().expect("makes"), tempfile::tempdir().expect("makes"));
+    let tiny = feed_with(to.path(), tiny_spools(lists.path()), steps.clone(), ReceiveLimits::default()).await;
     let to = tempfile::tempdir().expect("makes a directory");
-    let result = feed(to.path(), steps, ReceiveLimits::default()).await;
-    result.expect_err("is refused").to_string()
+    let result = feed(to.path(), steps, ReceiveLimits::default()).await.expect_err("is refused").to_string();
+    assert_eq!(tiny.expect_err("is refused").to_string(), result);
+    result
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,6 +129,47 @@ async fn paths_that_lead_out() {
     assert_eq!(text, r#"invalid link a to unknown path: "../../etc/passwd""#);
     let text = refused(vec![vec![link("a", SYMLINK, "/etc/passwd"), link("b", 0o644, "a"), last()]]).await;
     assert_eq!(text, r#"invalid link b to unknown path: "a""#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hard_links_lead_to_files_that_came_before() {
+    // So many that most are not in memory.
+    let files = || (0..200).map(|number| stat(&format!("c{number:03}"), 0o644));
+    for (target, among) in [
+        ("d", vec![stat("d", DIR)]),
+        ("d", vec![link("d", SYMLINK, "c000")]),
+        ("d", vec![link("d", 0o644, "c007")]),
+        ("m", vec![]),
+        ("z", vec![]),
+        ("c200", vec![]),
+        ("c0070", vec![]),
+        ("", vec![stat("d", DIR), link("d/e", 0o644, "d/e")]),
+        ("./c000", vec![]),
+        ("/c000", vec![]),
+    ] {
+        let packets = files().chain(among).chain([link("m", 0o644, target), stat("z", 0o644), last()]);
+        let text = refused(vec![packets.collect()]).await;
+        let (path, target) = if target.is_empty() { ("d/e", "d/e") } else { ("m", target) };
+        assert_eq!(text, format!("invalid link {path} to unknown path: {target:?}"));
+    }
+    let (to, lists) = (tempfile::tempdir().expect("makes"), tempfile::tempdir().expect("makes"));
+    let links = ["c000", "c007", "c063", "c064", "c199"];
+    let named = links.iter().map(|target| link(&format!("l{target}"), 0o644, target));
+    let mut empty: Vec<Packet> = files().chain(named).chain([last()]).collect();
+    for packet in &mut empty {
+        if let Some(stat) = &mut packet.stat {
+            stat.size = 0;
+        }
+    }
+    let steps = vec![empty, vec![fin()]];
+    let spools = tiny_spools(lists.path());
+    feed_with(to.path(), spools, steps, ReceiveLimits::default()).await.expect("transfers");
+    let inode = |name: &str| {
+        std::os::unix::fs::MetadataExt::ino(&fs::metadata(to.path().join(name)).expect("is there"))
+    };
+    for target in links {
+        assert_eq!(inode(target), inode(&format!("l{target}")));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,7 +226,7 @@ async fn packets_out_of_place() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reason_comes_before_the_end_of_the_connection() {
     let to = tempfile::tempdir().expect("makes a directory");
-    let (sink, _outcome) = DirSink::new(handle(to.path()), DirSinkOptions::default());
+    let (sink, _outcome) = DirSink::new(handle(to.path()), DirSinkOptions::new(spools()));
     let (outgoing, _answers) = mpsc::unbounded_channel();
     let packets = [Ok(packet(PacketType::PacketErr, 0, b"no")), Err(Status::aborted("gone"))];
     let limits = ReceiveLimits::default();
@@ -224,36 +282,101 @@ async fn too_much() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn receivers_that_ask_for_the_wrong_thing() {
+    let lists = tempfile::tempdir().expect("makes a directory");
     let from = tempfile::tempdir().expect("makes a directory");
     fs::write(from.path().join("a"), "x").expect("writes");
     fs::create_dir(from.path().join("d")).expect("makes");
+    // Enough for a list in a file.
+    let many = 300;
+    for number in 0..many {
+        fs::write(from.path().join(format!("f{number:03}")), "x").expect("writes");
+    }
+    let ask = |id| packet(PacketType::PacketReq, id, b"");
     for (packets, expected) in [
-        (vec![packet(PacketType::PacketReq, 7, b"")], "invalid file id 7"),
-        (vec![packet(PacketType::PacketReq, 1, b"")], "invalid file id 1"),
-        (
-            vec![packet(PacketType::PacketReq, 0, b""), packet(PacketType::PacketReq, 0, b"")],
-            "invalid file id 0",
-        ),
+        (vec![ask(2 + many)], "invalid file id 302"),
+        (vec![ask(u32::MAX)], "invalid file id 4294967295"),
+        (vec![ask(1)], "invalid file id 1"),
+        (vec![ask(0), ask(0)], "invalid file id 0"),
+        (vec![ask(0), ask(200), ask(301), ask(200)], "invalid file id 200"),
         (vec![data(0, b"x")], "unexpected packet of type 2"),
         (vec![packet(PacketType::PacketErr, 0, b"no")], "error from receiver: no"),
         (vec![], "unexpected EOF"),
     ] {
-        let (requests, incoming) = mpsc::unbounded_channel();
-        let incoming = tokio_stream::wrappers::UnboundedReceiverStream::new(incoming);
-        let (mut answers, transfer) = send(incoming, LocalDir::new(from.path()), |_, _| {});
-        // Everything is listed first.
-        for _ in 0..3 {
-            answers.next().await.expect("is listed");
+        for spools in [spools(), tiny_spools(lists.path())] {
+            let (requests, incoming) = mpsc::unbounded_channel();
+            let incoming = tokio_stream::wrappers::UnboundedReceiverStream::new(incoming);
+            let (mut answers, transfer) = send(incoming, LocalDir::new(from.path()), spools, |_, _| {});
+            // Everything is listed first.
+            for _ in 0..many + 3 {
+                answers.next().await.expect("is listed");
+            }
+            for packet in &packets {
+                let _ = requests.send(Ok(packet.clone()));
+            }
+            if expected.contains("EOF") {
+                drop(requests);
+            }
+            while answers.next().await.is_some() {}
+            let error = transfer.await.expect("does not panic").expect_err("is refused");
+            assert_eq!(error.to_string(), expected);
         }
-        for packet in packets {
-            let _ = requests.send(Ok(packet));
+    }
+}
+
+/// A file system with next to no room, gone in the end.
+struct FullDisk(tempfile::TempDir);
+
+impl FullDisk {
+    fn new() -> Option<Self> {
+        let dir = tempfile::tempdir().expect("makes a directory");
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=8k", "none"]).arg(dir.path());
+        if !mount.status().is_ok_and(|status| status.success()) {
+            eprintln!("skipped: mounting a file system is not allowed here");
+            return None;
         }
-        if expected.contains("EOF") {
-            drop(requests);
-        }
-        while answers.next().await.is_some() {}
-        let error = transfer.await.expect("does not panic").expect_err("is refused");
+        Some(Self(dir))
+    }
+}
+
+impl Drop for FullDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_may_be_no_room_for_lists() {
+    let full = FullDisk::new();
+    let folders = [(Path::new("/nowhere/at/all"), "No such file")];
+    let full = full.as_ref().map(|full| (full.0.path(), "No space left"));
+    for (folder, reason) in folders.into_iter().chain(full) {
+        let expected = format!("keep a list of files in {}", folder.display());
+        let to = tempfile::tempdir().expect("makes a directory");
+        let files = (0..1000).map(|number| stat(&format!("f{number:04}"), DIR)).chain([last()]).collect();
+        let spools = tiny_spools(folder);
+        let error = feed_with(to.path(), spools.clone(), vec![files], ReceiveLimits::default()).await;
+        let error = error.expect_err("has no room");
+        let cause = std::error::Error::source(&error).expect("has a cause").to_string();
         assert_eq!(error.to_string(), expected);
+        assert!(cause.contains(reason), "{cause}");
+
+        let (_requests, incoming) = mpsc::unbounded_channel();
+        let incoming = tokio_stream::wrappers::UnboundedReceiverStream::new(incoming);
+        let from = LocalDir::new(to.path());
+        for number in 0..1000 {
+            fs::write(to.path().join(format!("{number:0>100}")), "x").expect("writes");
+        }
+        let (mut answers, transfer) = send(incoming, from, spools, |_, _| {});
+        let mut end = None;
+        while let Some(packet) = answers.next().await {
+            end = Some(packet);
+        }
+        let error = transfer.await.expect("does not panic").expect_err("has no room");
+        assert_eq!(error.to_string(), expected);
+        // The receiver hears it.
+        let told = String::from_utf8(end.expect("says why").data.to_vec()).expect("is text");
+        assert!(told.starts_with(&expected) && told.contains(reason), "{told}");
     }
 }
 
@@ -262,8 +385,10 @@ async fn receivers_that_ask_for_the_wrong_thing() {
 async fn a_sender_that_lists_all_first_is_asked_for_little_at_once() {
     const FILES: u32 = 10_000;
     let to = tempfile::tempdir().expect("makes a directory");
-    let (sink, outcome) =
-        DirSink::new(handle(to.path()), DirSinkOptions { owner: OwnerPolicy::Own, ..Default::default() });
+    let (sink, outcome) = DirSink::new(
+        handle(to.path()),
+        DirSinkOptions { owner: OwnerPolicy::Own, ..DirSinkOptions::new(spools()) },
+    );
     let (packets, incoming) = mpsc::unbounded_channel::<Result<Packet, Status>>();
     let (outgoing, mut answers) = mpsc::unbounded_channel::<Vec<Packet>>();
     let feeding = tokio::spawn(async move {
@@ -297,6 +422,6 @@ async fn a_sender_that_lists_all_first_is_asked_for_little_at_once() {
     let (asked, most) = feeding.await.expect("all went well");
     assert!(asked.into_iter().eq(0..FILES), "each once and in order");
     assert!(most <= 4096, "{most} at once");
-    assert_eq!(outcome.into_tree().await.len(), FILES as usize);
+    assert_eq!(outcome.into_tree().await.expect("is known").len(), u64::from(FILES));
     assert_eq!(fs::read_dir(to.path()).expect("reads").count(), FILES as usize);
 }

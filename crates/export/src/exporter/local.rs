@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use kiln_session::daemon::Caller;
+use kiln_session::fsync::Spools;
 use kiln_store::Ref;
 
 use super::files::{FileOptions, check_no_overlap, folder_name, part, platforms};
@@ -38,6 +39,8 @@ impl LocalExporter {
             Ok::<_, ExportError>((platform.id.clone(), part))
         });
         let parts = try_join_all(each).await?;
+        let spools = Spools::new(exporters.store.scratch_dir());
+        let to = Receiver { caller: &caller, exporter: id, spools: &spools };
         if !split && parts.len() > 1 {
             let shared: Vec<_> = parts.iter().map(|(id, part)| (id.clone(), part)).collect();
             check_no_overlap(&shared)?;
@@ -45,13 +48,13 @@ impl LocalExporter {
         if self.options.delete {
             // One transfer: what is not in it goes.
             let tree = Tree { parts: parts.into_iter().map(|(_, part)| part).collect() };
-            send(&caller, id, true, tree, build, "copying files").await?;
+            to.send(true, tree, build, "copying files").await?;
         } else {
             try_join_all(parts.into_iter().map(|(platform, part)| {
                 let label =
                     if split { format!("copying files {platform}") } else { "copying files".to_owned() };
-                let caller = &caller;
-                async move { send(caller, id, false, Tree { parts: vec![part] }, build, &label).await }
+                let to = &to;
+                async move { to.send(false, Tree { parts: vec![part] }, build, &label).await }
             }))
             .await?;
         }
@@ -59,18 +62,27 @@ impl LocalExporter {
     }
 }
 
-async fn send(
-    caller: &Caller,
-    id: u32,
-    multi_platform: bool,
-    tree: Tree,
-    build: &ExportBuild,
-    label: &str,
-) -> Result<(), ExportError> {
-    let step = Arc::new(build.reporter.step_called(label, "transferring"));
-    let shown = step.clone();
-    caller
-        .send_files(id, multi_platform, tree, move |bytes, _last| shown.progress(bytes, 0))
-        .await
-        .map_err(|error| ExportError::failed("failed to send files to the client", error))
+/// The client's folder.
+struct Receiver<'a> {
+    caller: &'a Caller,
+    exporter: u32,
+    spools: &'a Spools,
+}
+
+impl Receiver<'_> {
+    async fn send(
+        &self,
+        multi_platform: bool,
+        tree: Tree,
+        build: &ExportBuild,
+        label: &str,
+    ) -> Result<(), ExportError> {
+        let step = Arc::new(build.reporter.step_called(label, "transferring"));
+        let shown = step.clone();
+        let progress = move |bytes, _last| shown.progress(bytes, 0);
+        self.caller
+            .send_files(self.exporter, multi_platform, tree, self.spools.clone(), progress)
+            .await
+            .map_err(|error| ExportError::failed("failed to send files to the client", error))
+    }
 }

@@ -17,6 +17,7 @@ use kiln_proto::control::*;
 use kiln_registry::{AnonymousCredentials, Registry, RegistrySettings};
 use kiln_session::client::{Session, Target, TargetFile};
 use kiln_session::daemon::{SessionId, SessionManager};
+use kiln_session::fsync::Spools;
 use kiln_solver::{Digest, Event, ProgressSink};
 use kiln_store::{CommitInfo, LayerMeta, Ref, Store, StoreOptions};
 use tempfile::TempDir;
@@ -139,7 +140,8 @@ pub async fn world(receives: Receives) -> World {
         }))),
         Receives::Folder { delete } => Some(Target::Dir { path: out, delete }),
     };
-    session.targets(target.into_iter().map(|target| (0, target)).collect());
+    let spools = Spools::new(folder.path());
+    session.targets(target.into_iter().map(|target| (0, target)).collect(), spools);
     let id = SessionId::new(session.id());
     tokio::spawn(session.serve(daemon(sessions.clone())));
     let registry = Registry::new(RegistrySettings::default()).unwrap();

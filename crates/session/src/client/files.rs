@@ -6,6 +6,7 @@ use std::pin::Pin;
 use futures::{Stream, StreamExt};
 use kiln_proto::filesync::file_sync_server::FileSync;
 use kiln_proto::fsutil_types::Packet;
+use kiln_spool::Spools;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::fsync::{Filter, FilteredDir, LocalDir, decode_values, send};
@@ -14,11 +15,12 @@ use crate::keys;
 /// Directories by name. Nothing else of this host can be asked for.
 pub(super) struct Service {
     dirs: HashMap<String, LocalDir>,
+    spools: Spools,
 }
 
 impl Service {
-    pub(super) fn new(dirs: Vec<(String, LocalDir)>) -> Self {
-        Self { dirs: dirs.into_iter().collect() }
+    pub(super) fn new(dirs: Vec<(String, LocalDir)>, spools: Spools) -> Self {
+        Self { dirs: dirs.into_iter().collect(), spools }
     }
 }
 
@@ -43,7 +45,8 @@ impl FileSync for Service {
             }
         });
         let filter = filter.await.map_err(|error| Status::internal(error.to_string()))??;
-        let (packets, task) = send(incoming, FilteredDir { dir, filter }, |_, _| {});
+        let source = FilteredDir { dir, filter };
+        let (packets, task) = send(incoming, source, self.spools.clone(), |_, _| {});
         // The call ends as the transfer does.
         let end = futures::stream::once(task).filter_map(|result| async {
             match result {

@@ -34,6 +34,7 @@ use kiln_proto::moby::exporter::v1::exporter_server::ExporterServer;
 use kiln_proto::moby::sshforward::v1::ssh_server::SshServer;
 use kiln_proto::moby::upload::v1::upload_server::UploadServer;
 use kiln_proto::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
+use kiln_spool::Spools;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -102,16 +103,17 @@ impl Session {
         self.routes.add_service(service);
     }
 
-    /// Sends directories, by the names that the build gives them. Nothing else of this host can be asked for.
-    pub fn directories(&mut self, dirs: Vec<(String, LocalDir)>) {
-        let service =
-            FileSyncServer::new(files::Service::new(dirs)).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    /// Sends directories, by the names that the build gives them. Nothing else of this host can be asked for. Lists of files that are too
+    /// long for memory are in `spools`.
+    pub fn directories(&mut self, dirs: Vec<(String, LocalDir)>, spools: Spools) {
+        let service = FileSyncServer::new(files::Service::new(dirs, spools));
+        let service = service.max_decoding_message_size(MESSAGE_BYTES_MAX);
         self.add(service, &["DiffCopy", "TarStream"]);
     }
 
-    /// Takes results, by the number of the exporter that they come from.
-    pub fn targets(&mut self, targets: Vec<(u32, Target)>) {
-        self.add(targets::Service::new(targets), &["DiffCopy"]);
+    /// Takes results, by the number of the exporter that they come from. Lists of files that are too long for memory are in `spools`.
+    pub fn targets(&mut self, targets: Vec<(u32, Target)>, spools: Spools) {
+        self.add(targets::Service::new(targets, spools), &["DiffCopy"]);
     }
 
     /// Answers for secrets.

@@ -17,6 +17,7 @@ use kiln_proto::MESSAGE_BYTES_MAX;
 use kiln_proto::filesync::BytesMessage;
 use kiln_proto::fsutil_types::Packet;
 use kiln_proto::prost::Message;
+use kiln_spool::Spools;
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -70,18 +71,21 @@ const WRITE_QUEUE: usize = 16;
 /// `moby.filesync.v1.FileSend`. Its one method is declared with bytes of a file; for directories its messages are packets of the file
 /// transfer, so it is served by hand.
 #[derive(Clone)]
-pub(super) struct Service(Arc<HashMap<u32, Target>>);
+pub(super) struct Service {
+    targets: Arc<HashMap<u32, Target>>,
+    spools: Spools,
+}
 
 impl Service {
-    pub(super) fn new(targets: Vec<(u32, Target)>) -> Self {
-        Self(Arc::new(targets.into_iter().collect()))
+    pub(super) fn new(targets: Vec<(u32, Target)>, spools: Spools) -> Self {
+        Self { targets: Arc::new(targets.into_iter().collect()), spools }
     }
 
     async fn take(self, request: Request<Streaming<Bytes>>) -> Result<Response<Answers>, Status> {
         let (metadata, _, incoming) = request.into_parts();
         let number = metadata.get(keys::EXPORTER_ID).and_then(|value| value.to_str().ok());
         let number = number.and_then(|text| text.parse().ok()).unwrap_or(0);
-        match self.0.get(&number) {
+        match self.targets.get(&number) {
             None => Err(Status::unknown(format!("exporter {number} not found"))),
             Some(Target::File(open)) => take_file(open, &metadata, incoming),
             Some(Target::Dir { path, delete }) => {
@@ -94,7 +98,7 @@ impl Service {
                         "local exporter mode=delete requires a BuildKit daemon with multi-platform local export support",
                     ));
                 }
-                take_dir(path.clone(), *delete, incoming).await.map(Response::new)
+                take_dir(path.clone(), *delete, self.spools.clone(), incoming).await.map(Response::new)
             }
         }
     }
@@ -163,7 +167,12 @@ fn offer(handle: OwnedFd, answer: &mut MetadataMap) {
     }
 }
 
-async fn take_dir(path: PathBuf, delete: bool, incoming: Streaming<Bytes>) -> Result<Answers, Status> {
+async fn take_dir(
+    path: PathBuf,
+    delete: bool,
+    spools: Spools,
+    incoming: Streaming<Bytes>,
+) -> Result<Answers, Status> {
     let root = tokio::task::spawn_blocking(move || open_dir(&path));
     let root = root.await.map_err(|error| Status::internal(error.to_string()))?;
     let root = root.map_err(|error| Status::unknown(format!("failed to open target directory: {error}")))?;
@@ -173,7 +182,7 @@ async fn take_dir(path: PathBuf, delete: bool, incoming: Streaming<Bytes>) -> Re
         owner: OwnerPolicy::Own,
         spread: true,
         without_digests: true,
-        ..Default::default()
+        ..DirSinkOptions::new(spools)
     };
     let (sink, _) = DirSink::new(root, options);
     let (outgoing, packets) = mpsc::unbounded_channel::<Packets>();

@@ -11,6 +11,7 @@ use kiln_proto::filesync::BytesMessage;
 use kiln_proto::filesync::file_send_client::FileSendClient;
 use kiln_proto::filesync::file_sync_client::FileSyncClient;
 use kiln_proto::fsutil_types::Packet;
+use kiln_spool::Spools;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -81,19 +82,21 @@ impl Caller {
         Ok(receive(incoming, outgoing, sink, request.limits, progress).await?)
     }
 
-    /// Sends a directory to the target of exporter number `exporter`. `multi_platform`: it has all platforms' results at once.
+    /// Sends a directory to the target of exporter number `exporter`. `multi_platform`: it has all platforms' results at once. The list of
+    /// its files is in a spool of `spools`.
     pub async fn send_files(
         &self,
         exporter: u32,
         multi_platform: bool,
         source: impl FsSource,
+        spools: Spools,
         progress: impl FnMut(u64, bool) + Send + 'static,
     ) -> Result<(), Error> {
         let channel = self.channel_for(SEND)?;
         let (answer_sender, answer) = tokio::sync::oneshot::channel();
         let answer = async move { answer.await.map_err(|_| Status::cancelled("the client did not answer")) };
         let incoming = futures::stream::once(answer).try_flatten().boxed();
-        let (packets, transfer) = send(incoming, source, progress);
+        let (packets, transfer) = send(incoming, source, spools, progress);
         let mut call = Request::new(packets);
         exporter_metadata(call.metadata_mut(), exporter);
         if multi_platform {

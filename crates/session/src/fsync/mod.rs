@@ -7,17 +7,23 @@
 //! * [`send`] sends an [`FsSource`]; [`LocalDir`] is one, a directory of this host.
 //! * [`receive`] feeds an [`FsSink`]; [`DirSink`] is one that writes beneath a directory handle.
 //!
+//! What is known of each file is in [spools](kiln_spool): the memory of a transfer does not depend on how many files there are, but for a
+//! fraction of a byte each.
+//!
 //! Who calls whom is said in [`crate::client`] and [`crate::daemon`].
 
 mod beneath;
+mod bits;
 mod dir_sink;
 mod error;
 mod filter;
 mod follow;
 mod headers;
+mod lists;
 mod local_dir;
 mod metadata_only;
 mod mode;
+mod offers;
 mod order;
 mod receive;
 mod send;
@@ -31,6 +37,7 @@ pub use dir_sink::{Differ, DirHandle, DirSink, DirSinkOptions, Existing, OwnerPo
 pub use error::SyncError;
 pub use filter::Filter;
 pub(crate) use headers::{decode_values, encode_values};
+pub use kiln_spool::Spools;
 pub(crate) use local_dir::FilteredDir;
 pub use local_dir::LocalDir;
 pub use metadata_only::METADATA_FILE;
@@ -39,7 +46,7 @@ pub use order::compare_paths;
 pub use receive::{ContentWriter, FsSink, Packets, ReceiveLimits, SinkError, Want, Wanted, receive};
 pub use send::{FsSource, send};
 pub use stat::FileStat;
-pub use tree::{ContentDigest, Tree, TreeEntry, TreeError};
+pub use tree::{ContentDigest, Entries, Tree, TreeEntry, TreeError};
 
 use futures::stream::Fuse;
 use futures::{FutureExt, Stream, StreamExt};

@@ -2,10 +2,10 @@
 //!
 //! The connection's task only sorts packets. One thread feeds the sink with metadata in order, a few others write contents, so that
 //! small files are made in parallel. What comes together is handed on together. Only so many files are asked for at once
-//! ([`ASKED_MAX`]); of the others that are wanted a few bytes each are kept. All other queues are bounded: nobody who waits holds up what
+//! ([`ASKED_MAX`]); the others that are wanted wait in a spool, a few bytes each. All other queues are bounded: nobody who waits holds up what
 //! he waits for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,19 +14,25 @@ use futures::{Stream, StreamExt};
 use kiln_proto::fsutil_types::Packet;
 use kiln_proto::fsutil_types::packet::PacketType;
 use kiln_proto::prost::Message;
+use kiln_spool::Spools;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::bits::Bits;
 use super::error::SyncError;
+use super::lists::{Queue, list_error};
 use super::order::Validator;
 use super::stat::FileStat;
 use super::{BATCHES_WAITING, error_packet, fin_packet, next_batch};
 
 /// Threads that write contents. Each has directories of its own: two that make files in one directory wait for its lock.
 const WRITERS: usize = 2;
+
+/// A bit for each file says which.
+const _: () = assert!(WRITERS == 2);
 
 /// Files that are asked for and not complete, at most.
 const ASKED_MAX: usize = 4096;
@@ -42,8 +48,11 @@ pub type SinkError = SyncError;
 
 /// Where received files go.
 pub trait FsSink: Send + 'static {
-    /// Takes one file's metadata. Called on one thread, in the order of path components; the path is clean, relative, below directories
-    /// that came before, and a hard link's target came before it.
+    /// Where lists of its files go that are too long for memory.
+    fn spools(&self) -> Spools;
+
+    /// Takes one file's metadata. Called on one thread, in the order of path components; the path is clean, relative, and below directories
+    /// that came before. What a hard link is said to lead to may be anything.
     fn entry(&mut self, stat: FileStat) -> Result<Want, SinkError>;
 
     /// Where the contents go that [`FsSink::entry`] wanted; called when they are about to be asked for, in the same order.
@@ -97,15 +106,15 @@ enum Entry {
     End,
 }
 
-/// Number of a writing thread.
-type Writer = u8;
+/// Which of the writing threads: one bit for each file says it.
+type Writer = bool;
 
 /// The writer of the directory that has `path`.
 fn writer_of(path: &str) -> Writer {
     let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
     let mut hasher = DefaultHasher::new();
     dir.hash(&mut hasher);
-    (hasher.finish() % WRITERS as u64) as Writer
+    hasher.finish() % WRITERS as u64 == 1
 }
 
 enum Content {
@@ -198,7 +207,7 @@ where
         contents,
         validator: Validator::new(limits),
         limits,
-        writers: Vec::new(),
+        writers: Bits::default(),
         total: 0,
     };
     let mut incoming = incoming.fuse();
@@ -257,7 +266,7 @@ struct Sorter {
     validator: Validator,
     limits: ReceiveLimits,
     /// For each file that was listed, its writer.
-    writers: Vec<Writer>,
+    writers: Bits,
     total: u64,
 }
 
@@ -306,10 +315,10 @@ impl Sorter {
                 };
                 let stat = FileStat::from(stat);
                 self.validator.check(&stat)?;
-                let id =
-                    u32::try_from(self.writers.len()).map_err(|_| SyncError::protocol("transfer failed"))?;
-                let writer = writer_of(&stat.path);
-                self.writers.push(writer);
+                let (id, writer) = (self.writers.len(), writer_of(&stat.path));
+                if !self.writers.push(writer) {
+                    return Err(SyncError::Limit { what: "files", limit: u32::MAX.into() });
+                }
                 sorted.entries.push(Entry::Stat(id, writer, stat));
             }
             Ok(PacketType::PacketData) => {
@@ -320,7 +329,7 @@ impl Sorter {
                 if packet.data.len() > PACKET_BYTES_MAX {
                     return Err(SyncError::Limit { what: "packet bytes", limit: PACKET_BYTES_MAX as u64 });
                 }
-                let writer = *self.writers.get(packet.id as usize).ok_or_else(|| unasked(packet.id))?;
+                let writer: Writer = self.writers.get(packet.id).ok_or_else(|| unasked(packet.id))?;
                 sorted.contents[usize::from(writer)].push(Content::Data(packet.id, packet.data));
             }
             Ok(PacketType::PacketErr) => {
@@ -343,7 +352,26 @@ struct Asker<'a, S> {
     outgoing: &'a mpsc::UnboundedSender<Packets>,
     progress: &'a Progress,
     /// What is wanted and not asked for yet.
-    later: VecDeque<(Wanted, u32, Writer)>,
+    later: Queue<LATER_BYTES>,
+    spools: Spools,
+}
+
+/// What the sink calls a file, its number and its writer.
+const LATER_BYTES: usize = 8 + 4 + 1;
+
+fn later(wanted: Wanted, id: u32, writer: Writer) -> [u8; LATER_BYTES] {
+    let mut record = [0; LATER_BYTES];
+    record[..8].copy_from_slice(&wanted.0.to_le_bytes());
+    record[8..12].copy_from_slice(&id.to_le_bytes());
+    record[12] = writer.into();
+    record
+}
+
+/// What [`later`] was given.
+fn from_later(record: &[u8; LATER_BYTES]) -> (Wanted, u32, Writer) {
+    let (wanted, rest) = record.split_first_chunk().expect("is longer");
+    let (id, writer) = rest.split_first_chunk().expect("is longer");
+    (Wanted(u64::from_le_bytes(*wanted)), u32::from_le_bytes(*id), writer[0] == 1)
 }
 
 fn take_entries(
@@ -353,7 +381,8 @@ fn take_entries(
     outgoing: &mpsc::UnboundedSender<Packets>,
     progress: &Progress,
 ) {
-    let mut asker = Asker { sink, contents, outgoing, progress, later: VecDeque::new() };
+    let spools = sink.spools();
+    let mut asker = Asker { sink, contents, outgoing, progress, later: Queue::new(&spools), spools };
     match asker.run(&mut entries) {
         Err(error) => progress.fail(error),
         Ok(true) => {
@@ -405,7 +434,8 @@ impl<S: FsSink> Asker<'_, S> {
                 if !has_contents {
                     return Err(SyncError::protocol("contents wanted of what has none"));
                 }
-                self.later.push_back((wanted, id, writer));
+                let record = later(wanted, id, writer);
+                self.later.push(record).map_err(|error| list_error(&self.spools, error))?;
             }
         }
         Ok(false)
@@ -419,8 +449,9 @@ impl<S: FsSink> Asker<'_, S> {
         }
         let mut starts: [Vec<Content>; WRITERS] = Default::default();
         let mut requests = Packets::new();
-        let count = self.later.len().min(ASKED_MAX - pending);
-        for (wanted, id, writer) in self.later.drain(..count) {
+        let records = self.later.take(ASKED_MAX - pending);
+        for record in records.map_err(|error| list_error(&self.spools, error))? {
+            let (wanted, id, writer) = from_later(&record);
             starts[usize::from(writer)].push(Content::Start(id, self.sink.open(wanted)?));
             requests.push(Packet { r#type: PacketType::PacketReq as i32, id, ..Default::default() });
         }

@@ -1,6 +1,5 @@
 //! The sender: tells what is there, then gives what is asked for.
 
-use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,12 +9,15 @@ use futures::{Stream, StreamExt};
 use kiln_proto::fsutil_types::packet::PacketType;
 use kiln_proto::fsutil_types::{Packet, Stat};
 use kiln_proto::prost::Message;
+use kiln_spool::Spools;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::error::SyncError;
+use super::lists::list_error;
+use super::offers::Offers;
 use super::stat::FileStat;
 use super::{
     BATCH_BYTES, BATCH_PACKETS, BATCHES_WAITING, DATA_BYTES_MAX, error_packet, fin_packet, next_batch,
@@ -35,12 +37,6 @@ pub trait FsSource: Send + Sync + 'static {
 
     /// Opens a file that the walk gave. One that is not there any more is sent as empty.
     fn open(&self, path: &str) -> io::Result<Box<dyn Read + Send>>;
-}
-
-/// A file whose contents may be asked for.
-struct Offered {
-    path: String,
-    size: i64,
 }
 
 /// Packets that go together: waking the connection costs more than a small file. It is sent when it is full.
@@ -63,17 +59,19 @@ impl Batch {
 
 struct Sender<S> {
     source: S,
-    offered: Mutex<HashMap<u32, Offered>>,
+    offers: Mutex<Offers>,
+    spools: Spools,
     outgoing: mpsc::Sender<Vec<Packet>>,
     sent: Mutex<Box<dyn FnMut(u64, bool) + Send>>,
     total: std::sync::atomic::AtomicU64,
 }
 
-/// Sends a directory: returns packets for the receiver, and what ends when all is done. `progress` gets the bytes sent so far, and
-/// whether these were the last.
+/// Sends a directory: returns packets for the receiver, and what ends when all is done. What may be asked for is in a spool of `spools`.
+/// `progress` gets the bytes sent so far, and whether these were the last.
 pub fn send<I, S>(
     incoming: I,
     source: S,
+    spools: Spools,
     progress: impl FnMut(u64, bool) + Send + 'static,
 ) -> (BoxStream<'static, Packet>, JoinHandle<Result<(), SyncError>>)
 where
@@ -83,7 +81,8 @@ where
     let (outgoing, packets) = mpsc::channel(BATCHES_WAITING);
     let sender = Arc::new(Sender {
         source,
-        offered: Mutex::default(),
+        offers: Mutex::new(Offers::new(&spools)),
+        spools,
         outgoing,
         sent: Mutex::new(Box::new(progress)),
         total: Default::default(),
@@ -199,19 +198,22 @@ fn read_piece(file: &mut dyn Read, most: usize, left: usize) -> io::Result<Vec<u
 
 impl<S: FsSource> Sender<S> {
     fn walk(&self) -> Result<(), SyncError> {
-        let mut next = 0;
         let mut batch = Batch::default();
         self.source.walk(&mut |stat| {
-            if stat.mode.has_contents() {
-                let offered = Offered { path: stat.path.clone(), size: stat.size };
-                self.offered.lock().unwrap_or_else(PoisonError::into_inner).insert(next, offered);
+            let offered = stat.mode.has_contents().then_some((stat.path.as_str(), stat.size));
+            if !self.offers(|offers| offers.push(offered))? {
+                return Err(SyncError::Limit { what: "files", limit: u32::MAX.into() });
             }
-            next += 1;
             batch.push(Packet { stat: Some(Stat::from(stat)), ..Default::default() });
             if batch.is_full() { self.put(&mut batch) } else { Ok(()) }
         })?;
         batch.push(Packet::default());
         self.put(&mut batch)
+    }
+
+    fn offers<T>(&self, f: impl FnOnce(&mut Offers) -> io::Result<T>) -> Result<T, SyncError> {
+        f(&mut self.offers.lock().unwrap_or_else(PoisonError::into_inner))
+            .map_err(|error| list_error(&self.spools, error))
     }
 
     fn send_files(&self, ids: Vec<u32>) -> Result<(), SyncError> {
@@ -227,7 +229,7 @@ impl<S: FsSource> Sender<S> {
 
     /// Reads a file into the batch, and sends the batch whenever the file fills it.
     fn send_file(&self, id: u32, batch: &mut Batch) -> Result<(), SyncError> {
-        let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let offered = self.offers(|offers| offers.take(id))?;
         let offered = offered.ok_or_else(|| SyncError::protocol(format!("invalid file id {id}")))?;
         let data =
             |data: Bytes| Packet { r#type: PacketType::PacketData as i32, id, data, ..Default::default() };

@@ -109,8 +109,7 @@ impl ContentWriter for FileWriter {
         self.open = None;
         let digest = self.hasher.take();
         let digest = digest.map(|hasher| hasher.finish().to_bytes().try_into().expect("is SHA-256"));
-        self.shared.completed(self.place, digest);
-        Ok(())
+        self.shared.completed(self.place, digest)
     }
 }
 

@@ -13,6 +13,7 @@ use kiln_proto::control::control_server::{Control, ControlServer};
 use kiln_proto::control::*;
 use kiln_session::client::Session;
 use kiln_session::daemon::{Caller, SessionId, SessionManager};
+use kiln_spool::{Bounds, Spools};
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -104,6 +105,16 @@ pub async fn session(configure: impl FnOnce(&mut Session)) -> Open {
     let client = tokio::spawn(session.serve(daemon(manager.clone())));
     let caller = manager.get(&id, Duration::from_secs(10)).await.expect("opens");
     Open { caller, manager, client }
+}
+
+/// Lists of files are in memory, unless there are a great many.
+pub fn spools() -> Spools {
+    Spools::new(std::env::temp_dir())
+}
+
+/// All lists but the shortest are in a file of `dir`.
+pub fn tiny_spools(dir: &Path) -> Spools {
+    Spools::new(dir).with_bounds(Bounds { short_bytes_max: 300, tail_bytes_max: 150 })
 }
 
 pub fn handle(path: &Path) -> OwnedFd {

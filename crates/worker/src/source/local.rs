@@ -10,9 +10,11 @@ use kiln_layer::{FileKind, Meta};
 use kiln_session::daemon::{Caller, FileSyncRequest, SessionGroup, SessionId};
 use kiln_session::fsync::{
     self, Differ, DirSink, DirSinkOptions, Existing, FileStat, OwnerPolicy, ReceiveLimits, Tree, TreeEntry,
+    TreeError,
 };
 use kiln_session::patterns::PatternMatcher;
 use kiln_solver::Progress;
+use kiln_spool::Spools;
 use kiln_store::{LayerMeta, NamedLayer, NamedSpec, RecordType, Ref, Sharing};
 use rustix::fs::{CWD, Mode};
 use rustix::io::Errno;
@@ -82,10 +84,18 @@ impl Worker {
         };
         let layer = self.store().named(&spec).await?;
         let (received, tree) = self.transfer(id, caller, &layer, progress).await?;
+        let tree = match tree {
+            Ok(tree) => tree,
+            Err(error) => {
+                // Why the transfer failed says more than that nobody knows what it left.
+                received?;
+                return Err(error);
+            }
+        };
         // Kept also after a failure, so that the next transfer goes on from here.
         let keep = {
             let (worker, layer, tree) = (self.clone(), layer.handle().clone(), tree.clone());
-            self.blocking(move || worker.store().values().set(&layer, TREE_KEY, tree.encoded(), None))
+            self.blocking(move || worker.store().values().set_spool(&layer, TREE_KEY, tree.stored(), None))
         };
         let table = {
             let (worker, dir) = (self.clone(), layer.dir().to_owned());
@@ -105,19 +115,26 @@ impl Worker {
         caller: &Caller,
         layer: &NamedLayer,
         progress: &Progress,
-    ) -> Result<(Result<()>, Arc<Tree>)> {
-        let values = self.store().values();
-        let stored = values.get(layer.handle(), TREE_KEY)?;
-        // Should the machine die in between, nobody knows what is there.
-        values.remove(layer.handle(), TREE_KEY)?;
+    ) -> Result<(Result<()>, Result<Tree>)> {
+        let spools = Spools::new(self.store().scratch_dir());
+        let stored = {
+            let (worker, layer, spools) = (self.clone(), layer.handle().clone(), spools.clone());
+            let take = move || {
+                let values = worker.store().values();
+                let stored = values.get_spool(&layer, TREE_KEY, &spools)?;
+                // Should the machine die before there is another one, nobody knows what is there.
+                values.remove(&layer, TREE_KEY)?;
+                Ok::<_, Error>(stored)
+            };
+            self.blocking(take).await??
+        };
         let options = DirSinkOptions {
             existing: if stored.is_some() || layer.is_fresh() { Existing::Tracked } else { Existing::Mirror },
-            previous: stored.unwrap_or_default(),
+            previous: stored.map(Arc::new),
             differ: if id.differ_none { Differ::None } else { Differ::Metadata },
             owner: if self.store().format().owner_xattr { OwnerPolicy::Own } else { OwnerPolicy::AsSent },
-            spread: false,
-            without_digests: false,
             metadata_only: if id.metadata_only { Some(matcher(&id.metadata_exceptions)?) } else { None },
+            ..DirSinkOptions::new(spools)
         };
         let root = rustix::fs::openat(CWD, layer.dir(), DIR_FLAGS, Mode::empty())
             .map_err(|errno| PathError::new("open", "/", errno))?;
@@ -132,8 +149,8 @@ impl Worker {
         let task = Task::doing(progress, format!("transferring {}:", id.name), "transferring");
         let line = Line::new(task);
         let received = caller.receive_files(&request, sink, |bytes, last| line.at(bytes, last)).await;
-        let tree = handle.into_tree().await;
-        Ok((received.map_err(Error::from), Arc::new(tree)))
+        let tree = handle.into_tree().await.map_err(kiln_session::daemon::Error::from);
+        Ok((received.map_err(Error::from), tree.map_err(Error::from)))
     }
 }
 
@@ -173,22 +190,25 @@ fn table_of(worker: &Worker, tree: &Tree, dir: &Path) -> Result<LayerTable> {
     let header = header_of(&meta, b"", &xattrs);
     let mut builder = TableBuilder::default();
     let root = Record { path: b"", kind: RecordKind::Dir { opaque: false }, header: &header, content: None };
-    let mut put = |record: &Record<'_>| {
+    let mut put = |record: &Record<'_>| -> Result<()> {
         let path = String::from_utf8_lossy(record.path);
-        builder.push(record).map_err(|_| PathError::new("lstat", format!("/{path}"), Errno::NAMETOOLONG))
+        Ok(builder
+            .push(record)
+            .map_err(|_| PathError::new("lstat", format!("/{path}"), Errno::NAMETOOLONG))?)
     };
     put(&root)?;
     for entry in tree.iter() {
-        put_entry(tree, &entry, &mut put)?;
+        put_entry(tree, &entry.map_err(unread(tree))?, &mut put)?;
     }
     Ok(builder.finish())
 }
 
-fn put_entry(
-    tree: &Tree,
-    entry: &TreeEntry,
-    put: impl FnOnce(&Record<'_>) -> std::result::Result<(), PathError>,
-) -> std::result::Result<(), PathError> {
+/// A tree may lie in a file.
+fn unread(tree: &Tree) -> impl FnOnce(TreeError) -> Error {
+    |error| Error::io("read the list of files in", tree.stored().spools().dir())(error.into())
+}
+
+fn put_entry(tree: &Tree, entry: &TreeEntry, put: impl FnOnce(&Record<'_>) -> Result<()>) -> Result<()> {
     let stat = &entry.stat;
     let kind = match stat.kind() {
         fsync::FileKind::Directory => RecordKind::Dir { opaque: false },
@@ -197,7 +217,9 @@ fn put_entry(
         _ => RecordKind::Special,
     };
     let content = match (kind, stat.is_hard_link()) {
-        (RecordKind::File, true) => tree.get(&stat.linkname).and_then(|file| file.digest),
+        (RecordKind::File, true) => {
+            tree.get(&stat.linkname).map_err(unread(tree))?.and_then(|file| file.digest)
+        }
         (RecordKind::File, false) => entry.digest,
         _ => None,
     };

@@ -17,7 +17,7 @@ use kiln_proto::control::*;
 use kiln_registry::{Registry, RegistryError, RegistrySettings};
 use kiln_session::client::{LayoutStore, SecretSource, SecretValue, Session};
 use kiln_session::daemon::{SessionGroup, SessionId, SessionManager};
-use kiln_session::fsync::LocalDir;
+use kiln_session::fsync::{LocalDir, Spools};
 use kiln_solver::{BuildOptions, Event, JobId, ProgressSink, SolveError, Solver, SolverOptions};
 use kiln_store::{Store, StoreOptions};
 use kiln_worker::{
@@ -267,10 +267,11 @@ impl SecretSource for Secrets {
 
 async fn client(dir: &Path, sessions: &SessionManager, layouts: &[(String, PathBuf)]) -> SessionId {
     let mut session = Session::new("shared").await.unwrap();
-    session.directories(vec![
+    let dirs = vec![
         ("context".into(), LocalDir::context(dir.join("context"))),
         ("root".into(), LocalDir::new(dir.join("root"))),
-    ]);
+    ];
+    session.directories(dirs, Spools::new(dir));
     session.secrets(Arc::new(Secrets));
     let stores = layouts.iter().map(|(id, path)| (format!("oci:{id}"), LayoutStore::read_only(path.clone())));
     session.stores(stores.collect());
