@@ -5,6 +5,7 @@
 
 mod ahead;
 mod look;
+mod names;
 
 use std::collections::HashMap;
 use std::io;
@@ -16,14 +17,15 @@ use super::error::SyncError;
 use super::filter::{DirMatch, Filter, Verdict};
 use super::stat::FileStat;
 use ahead::{Ahead, Dir};
-use look::{Looked, Looker, Name};
+use look::{Looked, Looker};
+use names::Names;
 
 /// A directory that is being walked.
 struct Level {
     /// Its path; empty: the top.
     path: String,
-    /// What is left in it, last first.
-    names: Vec<Name>,
+    /// What is left in it.
+    names: Names,
     /// The directories among them, last first.
     dirs: Vec<Arc<Dir>>,
     /// It was emitted (or is the top).
@@ -40,10 +42,11 @@ pub(super) fn walk(
     std::thread::scope(|threads| {
         let _end = ahead.end_on_drop();
         let mut walker = Walker { looker: Looker::new(top, filter), files: HashMap::new(), emit };
-        let names = walker.looker.names("", &DirMatch::default())?.unwrap_or_default();
-        let mut levels = vec![Level { path: String::new(), dirs: ahead.add(&names), names, emitted: true }];
+        let (names, dirs) = walker.looker.names("", &DirMatch::default())?.unwrap_or_default();
+        let dirs = ahead.add(names.len(), dirs);
+        let mut levels = vec![Level { path: String::new(), dirs, names, emitted: true }];
         while let Some(level) = levels.last_mut() {
-            let Some(name) = level.names.pop() else {
+            let Some(name) = level.names.next(&level.path) else {
                 levels.pop();
                 continue;
             };

@@ -7,7 +7,8 @@ use std::thread::{Scope, available_parallelism};
 
 use super::super::error::SyncError;
 use super::super::filter::{DirMatch, Filter};
-use super::look::{Looker, Name};
+use super::look::{Dirs, Looker};
+use super::names::Names;
 
 /// Names that were found when helping threads are started: below that they cost more than they bring.
 const NAMES_MUCH: usize = 512;
@@ -18,8 +19,8 @@ const HELPERS_MAX: usize = 3;
 /// Names that were found ahead and not come to yet, at most (one directory may go beyond).
 const NAMES_AHEAD_MAX: usize = 8192;
 
-/// Names of a directory and the directories among them, both last first; none: it vanished.
-type Found = Result<Option<(Vec<Name>, Vec<Arc<Dir>>)>, SyncError>;
+/// Names of a directory, and the directories among them, last first; none: it vanished.
+type Found = Result<Option<(Names, Vec<Arc<Dir>>)>, SyncError>;
 
 /// A directory whose turn will come.
 pub(super) struct Dir {
@@ -33,7 +34,8 @@ enum State {
     Waiting,
     /// A helping thread looks into it.
     Looking,
-    Found(Found),
+    /// Apart: most directories wait, and there may be many.
+    Found(Box<Found>),
     /// The walk has come to it.
     Over,
 }
@@ -76,14 +78,13 @@ impl Ahead {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes the directories among `names`, and gives them, last first.
-    pub(super) fn add(&self, names: &[Name]) -> Vec<Arc<Dir>> {
-        self.names.fetch_add(names.len(), Ordering::Relaxed);
-        let dir = |name: &Name| {
-            let (path, matched) = (name.path.clone(), name.matched.clone());
+    /// Notes the directories among so many names, and gives them back.
+    pub(super) fn add(&self, names: usize, dirs: Dirs) -> Vec<Arc<Dir>> {
+        self.names.fetch_add(names, Ordering::Relaxed);
+        let dir = |(path, matched)| {
             Arc::new(Dir { path, matched, state: Mutex::new(State::Waiting), found: Condvar::new() })
         };
-        let dirs: Vec<_> = names.iter().filter(|name| name.is_dir).map(dir).collect();
+        let dirs: Vec<_> = dirs.into_iter().map(dir).collect();
         if !dirs.is_empty() {
             self.queue().dirs.extend(dirs.iter().cloned());
             self.changed.notify_all();
@@ -112,7 +113,7 @@ impl Ahead {
         while let Some(dir) = self.next() {
             let turn = Turn(&dir);
             let found = self.look(&dir, &mut looker);
-            *dir.state() = State::Found(found);
+            *dir.state() = State::Found(Box::new(found));
             drop(turn);
         }
     }
@@ -140,9 +141,9 @@ impl Ahead {
     }
 
     fn look(&self, dir: &Dir, looker: &mut Looker<'_>) -> Found {
-        let Some(names) = looker.names(&dir.path, &dir.matched)? else { return Ok(None) };
+        let Some((names, dirs)) = looker.names(&dir.path, &dir.matched)? else { return Ok(None) };
         self.queue().ahead += names.len();
-        let dirs = self.add(&names);
+        let dirs = self.add(names.len(), dirs);
         Ok(Some((names, dirs)))
     }
 
@@ -159,7 +160,7 @@ impl Ahead {
                     *state = State::Looking;
                     state = dir.found.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
-                State::Found(found) => break found,
+                State::Found(found) => break *found,
                 State::Over => unreachable!("the walk comes to each directory once"),
             }
         };
@@ -178,7 +179,8 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state();
         if matches!(*state, State::Looking) {
-            *state = State::Found(Err(SyncError::protocol("a thread that looks into directories panicked")));
+            let error = SyncError::protocol("a thread that looks into directories panicked");
+            *state = State::Found(Box::new(Err(error)));
         }
         drop(state);
         self.0.found.notify_all();

@@ -16,6 +16,7 @@ use super::super::error::SyncError;
 use super::super::filter::{DirMatch, Filter, Verdict};
 use super::super::mode::{FileKind, GoMode};
 use super::super::stat::FileStat;
+use super::names::{Names, join};
 
 /// Attributes that make no sense elsewhere.
 const XATTR_SKIPPED_PREFIX: &str = "com.apple.";
@@ -23,23 +24,15 @@ const XATTR_SKIPPED_PREFIX: &str = "com.apple.";
 /// Files of one directory that are looked at before their turn, at most.
 const STATS_AHEAD_MAX: usize = 1024;
 
-/// A name in a directory.
-pub(super) struct Name {
-    pub path: String,
-    pub is_dir: bool,
-    /// Never [`Verdict::Skip`].
-    pub verdict: Verdict,
-    pub matched: DirMatch,
-    /// Where it was looked at already; none in it: it had vanished.
-    pub looked: Option<Result<Option<Looked>, SyncError>>,
-}
-
 /// A file that was looked at.
 pub(super) struct Looked {
     pub stat: FileStat,
     /// Device and inode of a regular file with several names.
     pub shared: Option<(u64, u64)>,
 }
+
+/// Directories with what is known of them for what is in them.
+pub(super) type Dirs = Vec<(String, DirMatch)>;
 
 /// Looks into directories below `top`.
 pub(super) struct Looker<'a> {
@@ -54,8 +47,13 @@ impl<'a> Looker<'a> {
         Self { top, filter, buffer: vec![0; 4096] }
     }
 
-    /// The names in a directory that matter, last first, of which the first ones were looked at; none: it vanished.
-    pub(super) fn names(&mut self, path: &str, matched: &DirMatch) -> Result<Option<Vec<Name>>, SyncError> {
+    /// The names in a directory that matter, of which the first ones were looked at, and the directories among them, last first; none: it
+    /// vanished.
+    pub(super) fn names(
+        &mut self,
+        path: &str,
+        matched: &DirMatch,
+    ) -> Result<Option<(Names, Dirs)>, SyncError> {
         let shown = if path.is_empty() { self.top.to_string_lossy().into_owned() } else { path.to_string() };
         let error = |error| file_error("read directory", &shown, error);
         let entries = match fs::read_dir(self.top.join(path)) {
@@ -63,7 +61,7 @@ impl<'a> Looker<'a> {
             Err(e) if is_absent(&e) && !path.is_empty() => return Ok(None),
             Err(e) => return Err(error(e)),
         };
-        let mut names = Vec::new();
+        let (mut names, mut dirs) = (Names::default(), Dirs::new());
         for entry in entries {
             let entry = entry.map_err(error)?;
             let is_dir = entry.file_type().map_err(error)?.is_dir();
@@ -71,19 +69,20 @@ impl<'a> Looker<'a> {
                 let shown = name.to_string_lossy();
                 SyncError::protocol(format!("invalid file name {shown:?} in {path:?}: not UTF-8"))
             })?;
-            let path = if path.is_empty() { name } else { format!("{path}/{name}") };
-            let (verdict, matched) = self.filter.judge(&path, is_dir, matched);
+            let file = join(path, &name);
+            let (verdict, matched) = self.filter.judge(&file, is_dir, matched);
             if verdict != Verdict::Skip {
-                names.push(Name { path, is_dir, verdict, matched, looked: None });
+                names.push(&name, is_dir, verdict)?;
+                if is_dir {
+                    dirs.push((file, matched));
+                }
             }
         }
+        names.sort();
         // All paths begin the same.
-        names.sort_unstable_by(|a, b| b.path.as_bytes().cmp(a.path.as_bytes()));
-        let wanted = names.iter_mut().rev().filter(|name| name.verdict == Verdict::Send);
-        for name in wanted.take(STATS_AHEAD_MAX) {
-            name.looked = Some(self.look(&name.path));
-        }
-        Ok(Some(names))
+        dirs.sort_unstable_by(|(a, _), (b, _)| b.as_bytes().cmp(a.as_bytes()));
+        names.look_at_first(STATS_AHEAD_MAX, |name| self.look(&join(path, name)));
+        Ok(Some((names, dirs)))
     }
 
     /// What is said about a file; none: it vanished.
