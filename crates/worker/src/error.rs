@@ -3,7 +3,7 @@
 
 use rustix::io::Errno;
 
-use crate::contenthash::ContentError;
+use crate::contenthash::{ContentError, TableError};
 use crate::fileop::FileError;
 use crate::ops::UnsafeContentCache;
 use crate::source::{HttpError, IdentifierError, ImageError, RepositoryError};
@@ -34,6 +34,9 @@ pub enum Error {
         #[source]
         source: ContentError,
     },
+    /// What a layer holds could not be written down.
+    #[error(transparent)]
+    Table(TableError),
     #[error(transparent)]
     Image(#[from] ImageError),
     #[error(transparent)]
@@ -75,6 +78,15 @@ pub enum Error {
     /// What BuildKit says in a plain sentence.
     #[error("{0}")]
     Text(String),
+}
+
+impl From<TableError> for Error {
+    fn from(error: TableError) -> Error {
+        match error {
+            TableError::Path(error) => Error::Path(error),
+            error => Error::Table(error),
+        }
+    }
 }
 
 impl Error {

@@ -4,28 +4,44 @@
 //! Every layer has a [`LayerTable`]; a ref is the [`Tree`] of its layers' tables. The names and headers of a layer are
 //! read when it is first asked about, the bytes of a file when a [`Selector`] first picks it, by several threads.
 //! Tables are kept with their layers, so that a second build reads no file at all.
+//!
+//! Everything is gone through in the order of paths, and what may be as long as paths are many is in memory only while it is short:
+//! see [`Scratch`].
 
+mod builder;
+mod filter;
+mod form;
+mod merge;
+mod record;
 mod scan;
+mod scratch;
 mod select;
+mod selection;
+mod stored;
 mod table;
 mod tree;
+mod unread;
 
-use std::os::fd::OwnedFd;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use kiln_layer::threads::Budget;
-use rustix::fs::{CWD, Mode};
 
+pub use builder::{TableBuilder, TableError};
+pub use record::{Record, RecordKind};
 pub use scan::{header_of, scan};
-pub use select::{SelectError, Selector, is_wildcard, select, without_redundant};
-pub use table::{BadTable, LayerTable, Record, RecordKind, TableBuilder, TooLong};
+pub use scratch::Scratch;
+pub use select::{SelectError, Selector, is_wildcard, without_redundant};
+pub use stored::StoredError;
+pub use table::LayerTable;
 pub use tree::Tree;
 
-use crate::crew;
+use select::select;
+use unread::Unread;
+
 use crate::encode::{Encoder, Hash};
 use crate::error::PathError;
-use crate::raw::DIR_FLAGS;
 
 /// Why content has no digest.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +50,14 @@ pub enum ContentError {
     Select(#[from] SelectError),
     #[error(transparent)]
     Path(#[from] PathError),
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+impl From<io::Error> for ContentError {
+    fn from(error: io::Error) -> ContentError {
+        TableError::from(error).into()
+    }
 }
 
 /// The digest of what `selectors` pick of `tree`, whose layers are in `dirs`, lowest first. Files whose content is not
@@ -46,63 +70,36 @@ pub fn checksum(
     dirs: &[PathBuf],
     selectors: &[Selector],
     budget: &Budget,
+    scratch: &Scratch,
 ) -> Result<Hash, ContentError> {
     let everything = [Selector::default()];
     let selectors = if selectors.is_empty() { &everything } else { selectors };
-    let selections =
-        selectors.iter().map(|selector| select(tree, selector)).collect::<Result<Vec<_>, _>>()?;
-    let mut missing: Vec<usize> = selections
+    let mut unread = Unread::new(tree, dirs, budget, scratch.bounds);
+    let selections = selectors
         .iter()
-        .flat_map(|selection| selection.files(tree))
-        .filter(|&index| tree.record(index).content.is_none())
-        .collect();
-    missing.sort_unstable();
-    missing.dedup();
-    hash_files(tree, dirs, missing, budget)?;
+        .map(|selector| select(tree, selector, &mut unread, scratch))
+        .collect::<Result<Vec<_>, _>>()?;
+    unread.read()?;
     let mut encoder = Encoder::new("kiln.content.v1");
-    encoder.list(selections.iter(), |encoder, selection| {
-        encoder.hash(&selection.digest(tree).expect("all content it needs has just been read"));
-    });
+    encoder.u64(selections.len() as u64);
+    for selection in &selections {
+        encoder.hash(&selection.digest(tree)?);
+    }
     Ok(encoder.finish())
 }
 
-fn hash_files(tree: &Tree, dirs: &[PathBuf], files: Vec<usize>, budget: &Budget) -> Result<(), PathError> {
-    /// Files in one job; few, for some are large.
-    const FILES_PER_JOB: usize = 16;
-    if files.is_empty() {
-        return Ok(());
-    }
-    let open = |dir: &PathBuf| {
-        rustix::fs::openat(CWD, dir, DIR_FLAGS, Mode::empty())
-            .map_err(|errno| PathError::new("open", dir.to_string_lossy(), errno))
-    };
-    let roots: Vec<OwnedFd> = dirs.iter().map(open).collect::<Result<_, _>>()?;
-    let jobs: Vec<Vec<usize>> = files.chunks(FILES_PER_JOB).map(<[usize]>::to_vec).collect();
-    crew::run(budget, jobs, |job: Vec<usize>, _| {
-        for index in job {
-            let node = tree.node(index);
-            let record = tree.record(index);
-            let hash = scan::hash_file(&roots[node.layer as usize], record.path).map_err(|errno| {
-                PathError::new("open", format!("/{}", String::from_utf8_lossy(record.path)), errno)
-            })?;
-            tree.table(node.layer).set_content(node.record as usize, hash);
-        }
-        Ok(())
-    })
-}
-
 /// The tree of a ref without layers: nothing but a root that says nothing.
-pub fn empty_tree() -> Tree {
-    let mut builder = TableBuilder::default();
-    let root = Record {
-        path: b"",
-        kind: RecordKind::Dir { opaque: false },
-        header: &Hash::default(),
-        content: None,
-    };
-    builder.push(&root).expect("no path is short");
-    Tree::new(vec![Arc::new(builder.finish())])
+///
+/// # Errors
+/// None where memory has room for one record.
+pub fn empty_tree(scratch: &Scratch) -> Result<Tree, TableError> {
+    let mut builder = TableBuilder::new(scratch);
+    let kind = RecordKind::Dir { opaque: false };
+    builder.push(&Record { path: b"", kind, header: &Hash::default(), content: None })?;
+    Ok(Tree::new(vec![Arc::new(builder.finish()?)]))
 }
 
+#[cfg(test)]
+mod same;
 #[cfg(test)]
 mod tests;

@@ -10,30 +10,75 @@ use kiln_layer::{FileKind, Meta};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::table::{LayerTable, Record, RecordKind, TableBuilder};
+use super::builder::{Batch, TableBuilder, TableError};
+use super::record::{Record, RecordKind};
+use super::scratch::Scratch;
+use super::table::LayerTable;
 use crate::crew;
 use crate::encode::{Encoder, Hash};
 use crate::error::PathError;
-use crate::raw::{DIR_FLAGS, Xattr, list_xattrs, meta_at, meta_of, names};
+use crate::raw::{DIR_FLAGS, Xattr, each_name, list_xattrs, meta_at, meta_of};
+
+/// So many bytes of records a thread gathers before it hands them on. Few folders have more.
+const BATCH_BYTES: usize = 64 << 10;
 
 /// Reads names and headers of everything in the layer directory `dir`; no file is opened.
 ///
 /// # Errors
 /// What the file system says.
-pub fn scan(dir: &Path, format: &Format, budget: &Budget) -> Result<LayerTable, PathError> {
-    let fail =
-        |path: &[u8], errno| PathError::new("lstat", format!("/{}", String::from_utf8_lossy(path)), errno);
+pub fn scan(
+    dir: &Path,
+    format: &Format,
+    budget: &Budget,
+    scratch: &Scratch,
+) -> Result<LayerTable, TableError> {
     let root = rustix::fs::openat(CWD, dir, DIR_FLAGS, Mode::empty())
         .map_err(|errno| PathError::new("open", dir.to_string_lossy(), errno))?;
-    let table = Mutex::new(TableBuilder::default());
+    let table = Mutex::new(TableBuilder::new(scratch));
+    let hand_on = |batch: &Batch| table.lock().unwrap_or_else(PoisonError::into_inner).append(batch);
     crew::run(budget, vec![Vec::new()], |path: Vec<u8>, queue| {
-        let mut found = TableBuilder::default();
-        scan_dir(&root, &path, format, &mut found, |below| queue.push(below))
-            .map_err(|errno| fail(&path, errno))?;
-        let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.append(&found).map_err(|_| fail(&path, Errno::NAMETOOLONG))
+        let mut found = Batch::default();
+        let put = |record: &Record<'_>| {
+            found.push(record)?;
+            if found.bytes() >= BATCH_BYTES {
+                hand_on(&std::mem::take(&mut found))?;
+            }
+            Ok(())
+        };
+        scan_dir(&root, &path, format, put, |below| queue.push(below))
+            .and_then(|()| Ok(hand_on(&found)?))
+            .map_err(|failed| failed.at(&path))
     })?;
-    Ok(table.into_inner().unwrap_or_else(PoisonError::into_inner).finish())
+    table.into_inner().unwrap_or_else(PoisonError::into_inner).finish()
+}
+
+/// Why a folder has no records: a call that failed, or what else there is.
+enum Failed {
+    Call(Errno),
+    Table(TableError),
+}
+
+impl Failed {
+    fn at(self, path: &[u8]) -> TableError {
+        match self {
+            Failed::Call(errno) => {
+                PathError::new("lstat", format!("/{}", String::from_utf8_lossy(path)), errno).into()
+            }
+            Failed::Table(error) => error,
+        }
+    }
+}
+
+impl From<Errno> for Failed {
+    fn from(errno: Errno) -> Failed {
+        Failed::Call(errno)
+    }
+}
+
+impl From<TableError> for Failed {
+    fn from(error: TableError) -> Failed {
+        Failed::Table(error)
+    }
 }
 
 /// Records the folder `path` and the files in it; its subfolders go to `push`.
@@ -41,45 +86,42 @@ fn scan_dir(
     root: &OwnedFd,
     path: &[u8],
     format: &Format,
-    found: &mut TableBuilder,
+    mut put: impl FnMut(&Record<'_>) -> Result<(), Failed>,
     mut push: impl FnMut(Vec<u8>),
-) -> Result<(), Errno> {
+) -> Result<(), Failed> {
     let from_root = if path.is_empty() { b"." } else { path };
     let fd = rustix::fs::openat2(root, from_root, DIR_FLAGS, Mode::empty(), RESOLVE)?;
     let opaque = !path.is_empty() && is_opaque(fd.as_fd(), format).unwrap_or(false);
     let header = header_of(&meta_of(&fd, format)?, b"", &list_xattrs(fd.as_fd(), b"")?);
-    let mut put = |path: &[u8], kind: RecordKind<'_>, header: &Hash| {
-        found.push(&Record { path, kind, header, content: None }).map_err(|_| Errno::NAMETOOLONG)
-    };
+    let mut put =
+        |path: &[u8], kind: RecordKind<'_>, header: &Hash| put(&Record { path, kind, header, content: None });
     put(path, RecordKind::Dir { opaque }, &header)?;
-    for name in names(fd.as_fd())? {
-        let Some(meta) = meta_at(fd.as_fd(), name.as_slice(), format)? else { continue };
+    each_name(fd.as_fd(), |name| {
+        let Some(meta) = meta_at(fd.as_fd(), name, format)? else { return Ok(()) };
         let mut below = path.to_vec();
         if !below.is_empty() {
             below.push(b'/');
         }
-        below.extend_from_slice(&name);
+        below.extend_from_slice(name);
         if meta.is_dir() {
             push(below);
-            continue;
+            return Ok(());
         }
         if is_whiteout(&meta) {
-            put(&below, RecordKind::Whiteout, &Hash::default())?;
-            continue;
+            return put(&below, RecordKind::Whiteout, &Hash::default());
         }
         let target = match meta.kind {
-            FileKind::Symlink => rustix::fs::readlinkat(&fd, name.as_slice(), Vec::new())?.into_bytes(),
+            FileKind::Symlink => rustix::fs::readlinkat(&fd, name, Vec::new())?.into_bytes(),
             _ => Vec::new(),
         };
-        let header = header_of(&meta, &target, &list_xattrs(fd.as_fd(), &name)?);
+        let header = header_of(&meta, &target, &list_xattrs(fd.as_fd(), name)?);
         let kind = match meta.kind {
             FileKind::File => RecordKind::File,
             FileKind::Symlink => RecordKind::Symlink { target: &target },
             _ => RecordKind::Special,
         };
-        put(&below, kind, &header)?;
-    }
-    Ok(())
+        put(&below, kind, &header)
+    })
 }
 
 /// Paths here come from walking the layer: they have no links in them.

@@ -9,6 +9,7 @@ use kiln_layer::overlay::{Format, make_whiteout, set_opaque};
 use kiln_layer::union::Union;
 use proptest::prelude::*;
 
+use super::same::tiny;
 use super::*;
 
 /// Something in a layer. Paths are chosen so that they often collide.
@@ -82,15 +83,33 @@ fn flatten(union: &Union, dir: &str, to: &Path) {
 }
 
 fn tree_of(dirs: &[PathBuf]) -> Tree {
-    let table = |dir: &PathBuf| Arc::new(scan(dir, &Format::default(), &Budget::new(1)).unwrap());
+    tree_in(dirs, &short())
+}
+
+/// Nothing here is long.
+pub(super) fn short() -> Scratch {
+    Scratch::new(Path::new("/nowhere"))
+}
+
+fn tree_in(dirs: &[PathBuf], scratch: &Scratch) -> Tree {
+    let table = |dir: &PathBuf| Arc::new(scan(dir, &Format::default(), &Budget::new(1), scratch).unwrap());
     Tree::new(dirs.iter().map(table).collect())
 }
 
+/// The digest, which is the same if nothing fits into memory.
 fn sum(dirs: &[PathBuf], selector: Selector) -> Result<Hash, String> {
-    checksum(&tree_of(dirs), dirs, &[selector], &Budget::new(1)).map_err(|error| error.to_string())
+    let place = tempfile::tempdir().unwrap();
+    let long = Scratch::bounded(place.path(), tiny());
+    let [short, long] = [short(), long].map(|scratch| {
+        let tree = tree_in(dirs, &scratch);
+        checksum(&tree, dirs, std::slice::from_ref(&selector), &Budget::new(1), &scratch)
+            .map_err(|error| error.to_string())
+    });
+    assert_eq!(short, long);
+    short
 }
 
-fn selectors() -> Vec<Selector> {
+pub(super) fn selectors() -> Vec<Selector> {
     let filter = |path: &str, include: &[&str], exclude: &[&str]| Selector {
         path: path.into(),
         include: include.iter().map(ToString::to_string).collect(),
@@ -231,11 +250,11 @@ fn tables_keep_what_was_read() {
     let place = tempfile::tempdir().unwrap();
     let dirs = sample(place.path());
     let tree = tree_of(&dirs);
-    let first = checksum(&tree, &dirs, &[], &Budget::new(0)).unwrap();
-    let saved = tree.tables()[0].encode();
+    let first = checksum(&tree, &dirs, &[], &Budget::new(0), &short()).unwrap();
+    let saved = tree.tables()[0].encode(&short()).unwrap();
     fs::remove_dir_all(&dirs[0]).unwrap();
-    let again = Tree::new(vec![Arc::new(LayerTable::decode(&saved).unwrap())]);
-    assert_eq!(checksum(&again, &dirs, &[], &Budget::new(0)).unwrap(), first);
+    let again = Tree::new(vec![Arc::new(LayerTable::decode(&saved, &short()).unwrap())]);
+    assert_eq!(checksum(&again, &dirs, &[], &Budget::new(0), &short()).unwrap(), first);
     assert!(!again.tables()[0].take_unsaved());
     assert!(tree.tables()[0].take_unsaved());
 }

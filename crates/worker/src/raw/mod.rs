@@ -18,19 +18,31 @@ pub(crate) const DIR_FLAGS: OFlags =
 
 /// The names in an open folder, in the file system's order.
 pub(crate) fn names(fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut names = Vec::new();
+    each_name(fd, |name| {
+        names.push(name.to_vec());
+        Ok::<(), Errno>(())
+    })?;
+    Ok(names)
+}
+
+/// Calls `each` with the names in an open folder, in the file system's order.
+pub(crate) fn each_name<E: From<Errno>>(
+    fd: BorrowedFd<'_>,
+    mut each: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
     /// One `getdents64` call fills this; 20,000 names take about twenty.
     const BUFFER_BYTES: usize = 32 << 10;
     // A handle of its own: the position of a folder belongs to the open file, which others may be reading too.
     let fd = rustix::fs::openat(fd, c".", DIR_FLAGS, Mode::empty())?;
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     let mut dir = rustix::fs::RawDir::new(fd, buffer.spare_capacity_mut());
-    let mut names = Vec::new();
     while let Some(entry) = dir.next() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            names.push(name.to_vec());
+            each(name)?;
         }
     }
-    Ok(names)
+    Ok(())
 }

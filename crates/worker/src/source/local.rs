@@ -17,7 +17,6 @@ use kiln_solver::Progress;
 use kiln_spool::Spools;
 use kiln_store::{LayerMeta, NamedLayer, NamedSpec, RecordType, Ref, Sharing};
 use rustix::fs::{CWD, Mode};
-use rustix::io::Errno;
 
 use super::identifier::LocalId;
 use crate::Worker;
@@ -188,19 +187,14 @@ fn table_of(worker: &Worker, tree: &Tree, dir: &Path) -> Result<LayerTable> {
     let meta = meta_of(&root, worker.store().format()).map_err(fail)?;
     let xattrs = list_xattrs(std::os::fd::AsFd::as_fd(&root), b"").map_err(fail)?;
     let header = header_of(&meta, b"", &xattrs);
-    let mut builder = TableBuilder::default();
+    let mut builder = TableBuilder::new(worker.digests().scratch());
     let root = Record { path: b"", kind: RecordKind::Dir { opaque: false }, header: &header, content: None };
-    let mut put = |record: &Record<'_>| -> Result<()> {
-        let path = String::from_utf8_lossy(record.path);
-        Ok(builder
-            .push(record)
-            .map_err(|_| PathError::new("lstat", format!("/{path}"), Errno::NAMETOOLONG))?)
-    };
+    let mut put = |record: &Record<'_>| Ok(builder.push(record)?);
     put(&root)?;
     for entry in tree.iter() {
         put_entry(tree, &entry.map_err(unread(tree))?, &mut put)?;
     }
-    Ok(builder.finish())
+    Ok(builder.finish()?)
 }
 
 /// A tree may lie in a file.
