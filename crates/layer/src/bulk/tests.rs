@@ -96,3 +96,36 @@ fn reading_puts_nothing_into_memory() {
     std::os::unix::fs::FileExt::read_exact_at(&file, &mut vec![0; 1 << 20], 12 << 20).unwrap();
     assert_eq!(is_cached(), Ok(true));
 }
+
+#[test]
+fn parts_of_a_file_are_written_one_after_the_other() {
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let path = dir.path().join("file");
+    // From and up to places that are aligned and places that are not; small parts, and parts that go past memory.
+    let mb = 1 << 20;
+    for (from, to, len) in [
+        (0, 0, 5),
+        (2560, 4097, 9000),
+        (2560, 30 * mb + 1, 30 * mb + 9),
+        (4096, 12 * mb, 24 * mb + 3),
+        (11 * mb + 512, 30 * mb + 7, 45 * mb),
+        (10 * mb, 20 * mb, 20 * mb),
+    ] {
+        let plain = bytes(len);
+        let file = std::fs::File::create(&path).unwrap();
+        let mut middle = BulkWriter::new(file.try_clone().unwrap());
+        middle.skip(from as u64).unwrap();
+        for piece in plain[from..to].chunks(70_001) {
+            middle.write_all(piece).unwrap();
+        }
+        assert_eq!(middle.bytes(), to as u64);
+        middle.finish().unwrap();
+        let mut around = BulkWriter::new(file);
+        around.write_all(&plain[..from]).unwrap();
+        around.skip((to - from) as u64).unwrap();
+        around.write_all(&plain[to..]).unwrap();
+        assert_eq!(around.bytes(), len as u64);
+        around.finish().unwrap().write_all(b"").unwrap();
+        assert!(std::fs::read(&path).unwrap() == plain, "{from} {to} {len}");
+    }
+}

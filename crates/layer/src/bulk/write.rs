@@ -23,23 +23,30 @@ const TRIED_TIME_MAX: Duration = Duration::from_millis(128);
 /// After so many bytes that went to memory the disk begins to write, so that a sync at the end has little left to do.
 const WRITE_BEHIND_BYTES: u64 = 32 << 20;
 
-/// Writes a new, empty file front to back. Call [`BulkWriter::finish`]; before that anything may be missing.
+/// Writes a file front to back. Call [`BulkWriter::finish`]; before that anything may be missing.
 #[derive(Debug)]
 pub struct BulkWriter {
     file: Arc<File>,
     /// Being filled; none before the first byte and while there is none to be had.
     buffer: Option<Box<Buffer>>,
     disk: Option<Disk>,
-    bytes: u64,
+    /// Where the next byte goes.
+    offset: u64,
 }
 
 /// The thread that writes.
 #[derive(Debug)]
 struct Disk {
-    full: Option<SyncSender<Box<Buffer>>>,
+    full: Option<SyncSender<Piece>>,
     empty: Receiver<Box<Buffer>>,
     thread: Option<JoinHandle<io::Result<()>>>,
     buffers: usize,
+}
+
+/// Bytes on their way to the disk.
+struct Piece {
+    bytes: Box<Buffer>,
+    offset: u64,
 }
 
 impl std::fmt::Debug for Buffer {
@@ -51,17 +58,35 @@ impl std::fmt::Debug for Buffer {
 impl BulkWriter {
     /// Writes to `file`, from its beginning.
     pub fn new(file: File) -> Self {
-        Self { file: Arc::new(file), buffer: None, disk: None, bytes: 0 }
+        Self { file: Arc::new(file), buffer: None, disk: None, offset: 0 }
     }
 
-    /// How many bytes were written.
+    /// How many bytes were written or skipped.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.offset
+    }
+
+    /// Leaves the next `bytes` as they are in the file and goes on behind them. What is there is written by others, before or after this
+    /// writer: the file's mode changes while it writes.
+    pub fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        if let Some(mut last) = self.buffer.take().filter(|last| !last.filled().is_empty()) {
+            self.buffer = Some(match self.disk {
+                // Perhaps nothing else comes for which a thread would be worth while.
+                None => {
+                    self.file.write_all_at(last.filled(), self.begin_of(&last))?;
+                    last.clear();
+                    last
+                }
+                Some(_) => self.hand_on(last)?,
+            });
+        }
+        self.offset += bytes;
+        Ok(())
     }
 
     /// The file itself, as long as nothing was written: whoever writes it then does so in place of this writer.
     pub fn handle(&self) -> Option<OwnedFd> {
-        if self.bytes == 0 { self.file.try_clone().ok().map(OwnedFd::from) } else { None }
+        if self.offset == 0 { self.file.try_clone().ok().map(OwnedFd::from) } else { None }
     }
 
     /// Writes what is left. The bytes are the file's then, not yet durable.
@@ -70,11 +95,14 @@ impl BulkWriter {
         match self.disk.take() {
             None => {
                 if let Some(last) = last {
-                    self.file.write_all_at(last.filled(), 0)?;
+                    self.file.write_all_at(last.filled(), self.begin_of(&last))?;
                 }
             }
             Some(disk) => {
-                let sent = last.is_none_or(|last| disk.send(last));
+                let sent = last.is_none_or(|last| {
+                    let offset = self.begin_of(&last);
+                    disk.send(Piece { bytes: last, offset })
+                });
                 disk.end()?;
                 if !sent {
                     return Err(gone());
@@ -84,13 +112,19 @@ impl BulkWriter {
         Arc::into_inner(self.file).ok_or_else(gone)
     }
 
-    /// Hands a full buffer on and gets another one.
+    /// Where in the file the bytes of the buffer that is being filled begin.
+    fn begin_of(&self, buffer: &Buffer) -> u64 {
+        self.offset - buffer.filled().len() as u64
+    }
+
+    /// Hands a buffer on and gets another one.
     fn hand_on(&mut self, full: Box<Buffer>) -> io::Result<Box<Buffer>> {
+        let piece = Piece { offset: self.begin_of(&full), bytes: full };
         if self.disk.is_none() {
             self.disk = Some(Disk::start(Arc::clone(&self.file))?);
         }
         let disk = self.disk.as_mut().expect("started above");
-        let next = if disk.send(full) { disk.next() } else { None };
+        let next = if disk.send(piece) { disk.next() } else { None };
         match next {
             Some(next) => Ok(next),
             // It ended before its time: it says why.
@@ -106,9 +140,12 @@ fn gone() -> io::Error {
 impl Write for BulkWriter {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let mut buffer = self.buffer.take().unwrap_or_else(|| Box::new(Buffer::new(PIECE_BYTES)));
-        let taken = buffer.take(data);
-        self.bytes += taken as u64;
-        self.buffer = Some(if buffer.is_full() { self.hand_on(buffer)? } else { buffer });
+        // Wherever a piece begins, it ends where the next one may go past memory.
+        let end = PIECE_BYTES - (self.begin_of(&buffer) % ALIGN as u64) as usize;
+        let room = end - buffer.filled().len();
+        let taken = buffer.take(&data[..data.len().min(room)]);
+        self.offset += taken as u64;
+        self.buffer = Some(if taken == room { self.hand_on(buffer)? } else { buffer });
         Ok(taken)
     }
 
@@ -119,25 +156,27 @@ impl Write for BulkWriter {
 
 impl Disk {
     fn start(file: Arc<File>) -> io::Result<Self> {
-        let (full, queue) = sync_channel::<Box<Buffer>>(PIECES_WAITING);
+        let (full, queue) = sync_channel::<Piece>(PIECES_WAITING);
         let (back, empty) = sync_channel(PIECES_WAITING + 1);
         let work = move || {
             let mut target = Target::new(&file);
-            for mut buffer in queue {
-                target.write(buffer.filled())?;
-                buffer.clear();
+            let written = queue.into_iter().try_for_each(|Piece { mut bytes, offset }| {
+                target.write(bytes.filled(), offset)?;
+                bytes.clear();
                 // The writer needs no more buffers.
-                let _ = back.try_send(buffer);
-            }
-            target.end()
+                let _ = back.try_send(bytes);
+                Ok(())
+            });
+            let ended = target.end();
+            written.and(ended)
         };
         let thread = Some(std::thread::Builder::new().name("kiln-disk".into()).spawn(work)?);
         Ok(Self { full: Some(full), empty, thread, buffers: 1 })
     }
 
-    /// Hands a buffer on; false: the thread is gone.
-    fn send(&self, full: Box<Buffer>) -> bool {
-        self.full.as_ref().is_some_and(|queue| queue.send(full).is_ok())
+    /// Hands a piece on; false: the thread is gone.
+    fn send(&self, piece: Piece) -> bool {
+        self.full.as_ref().is_some_and(|queue| queue.send(piece).is_ok())
     }
 
     /// A buffer to fill; none: the thread is gone.
@@ -173,7 +212,8 @@ impl Drop for Disk {
 /// The file as the thread sees it.
 struct Target<'a> {
     file: &'a File,
-    offset: u64,
+    /// Bytes that went there.
+    bytes: u64,
     way: Way,
     behind: u64,
     writeback: Option<JoinHandle<()>>,
@@ -191,20 +231,20 @@ enum Way {
 
 impl<'a> Target<'a> {
     fn new(file: &'a File) -> Self {
-        Self { file, offset: 0, way: Way::Small, behind: 0, writeback: None }
+        Self { file, bytes: 0, way: Way::Small, behind: 0, writeback: None }
     }
 
-    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        if matches!(self.way, Way::Small) && self.offset >= DIRECT_FROM_BYTES {
+    fn write(&mut self, piece: &[u8], offset: u64) -> io::Result<()> {
+        if matches!(self.way, Way::Small) && self.bytes >= DIRECT_FROM_BYTES {
             self.way = match set_direct(self.file, true) {
                 Ok(()) => Way::Direct(0, Duration::ZERO),
                 Err(_) => Way::Memory,
             };
         }
         match &mut self.way {
-            Way::Direct(bytes, time) if piece.len().is_multiple_of(ALIGN) => {
+            Way::Direct(bytes, time) if is_aligned(piece, offset) => {
                 let begun = Instant::now();
-                let written = self.file.write_all_at(piece, self.offset);
+                let written = self.file.write_all_at(piece, offset);
                 *time += begun.elapsed();
                 *bytes += piece.len() as u64;
                 let slow = *bytes >= TRIED_BYTES && *time > TRIED_TIME_MAX * (*bytes / TRIED_BYTES) as u32;
@@ -214,18 +254,20 @@ impl<'a> Target<'a> {
                     // The flag was taken, the bytes are not.
                     Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                         self.by_memory()?;
-                        self.file.write_all_at(piece, self.offset)?;
+                        self.file.write_all_at(piece, offset)?;
                     }
                     Err(error) => return Err(error),
                 }
             }
+            // The last one, or one at the edge of what is skipped: this one alone goes by way of memory.
             Way::Direct(..) => {
-                self.by_memory()?;
-                self.file.write_all_at(piece, self.offset)?;
+                set_direct(self.file, false)?;
+                self.file.write_all_at(piece, offset)?;
+                set_direct(self.file, true)?;
             }
-            Way::Small | Way::Memory => self.file.write_all_at(piece, self.offset)?,
+            Way::Small | Way::Memory => self.file.write_all_at(piece, offset)?,
         }
-        self.offset += piece.len() as u64;
+        self.bytes += piece.len() as u64;
         if matches!(self.way, Way::Memory) {
             self.write_behind();
         }
@@ -234,12 +276,12 @@ impl<'a> Target<'a> {
 
     fn by_memory(&mut self) -> io::Result<()> {
         self.way = Way::Memory;
-        self.behind = self.offset;
+        self.behind = self.bytes;
         set_direct(self.file, false)
     }
 
     fn write_behind(&mut self) {
-        if self.offset - self.behind < WRITE_BEHIND_BYTES
+        if self.bytes - self.behind < WRITE_BEHIND_BYTES
             || self.writeback.as_ref().is_some_and(|thread| !thread.is_finished())
         {
             return;
@@ -250,7 +292,7 @@ impl<'a> Target<'a> {
             .name("kiln-writeback".into())
             .spawn(move || drop(file.sync_data()))
             .ok();
-        self.behind = self.offset;
+        self.behind = self.bytes;
     }
 
     fn end(self) -> io::Result<()> {
@@ -260,6 +302,10 @@ impl<'a> Target<'a> {
             Way::Small | Way::Memory => Ok(()),
         }
     }
+}
+
+fn is_aligned(piece: &[u8], offset: u64) -> bool {
+    piece.len().is_multiple_of(ALIGN) && offset.is_multiple_of(ALIGN as u64)
 }
 
 fn set_direct(file: &File, on: bool) -> io::Result<()> {

@@ -99,9 +99,21 @@ impl<W: Write> Writer<W> {
 
     /// Writes content of the current entry. More than its size is an error.
     pub fn write_data(&mut self, data: &[u8]) -> Result<()> {
-        let too_long = || Error::Write(std::io::Error::other("more content than the entry's size"));
-        self.data_left = self.data_left.checked_sub(data.len() as u64).ok_or_else(too_long)?;
+        self.passed(data.len() as u64)?;
         self.out.write_all(data).map_err(Error::Write)
+    }
+
+    /// The writer below, where the next content of the current entry goes: for content that gets there in another way, of which
+    /// [`Writer::passed`] is told.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.out
+    }
+
+    /// Takes note of content of the current entry that went past this writer.
+    pub fn passed(&mut self, bytes: u64) -> Result<()> {
+        let too_long = || Error::Write(std::io::Error::other("more content than the entry's size"));
+        self.data_left = self.data_left.checked_sub(bytes).ok_or_else(too_long)?;
+        Ok(())
     }
 
     /// Ends the archive and gives the writer back.
