@@ -56,8 +56,8 @@ pub use id::{LayerId, RecordId, RefId};
 pub use images::{Image, Images};
 pub use keys::{KeyLink, KeyRecord, Keys};
 pub use layers::{
-    BlobOptions, BoxError, CommitInfo, FetchEvent, FetchObserver, LayerBlob, LayerHandle, LayerMeta,
-    LayerState, LazyLayer, MutableLayer, NoObserver, Provider, RecordType,
+    BlobOptions, BlobSink, BoxError, CommitInfo, FetchEvent, FetchObserver, LayerBlob, LayerHandle,
+    LayerMeta, LayerState, LazyLayer, MutableLayer, NoObserver, Provider, RecordType,
 };
 pub use mount::{Directories, Mount, MountSource, Mounted, OverlaySpec};
 pub use named::{NamedLayer, NamedSpec, Sharing};

@@ -2,13 +2,13 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Memory, TestStore, is_root, layer, lazy, tar, text};
 use kiln_layer::compress::CompressOptions;
 use kiln_oci::{Compression, Digest};
-use kiln_store::{BlobOptions, Error, LayerState, NoObserver, Ref};
+use kiln_store::{Blob, BlobOptions, BlobSink, Error, LayerState, NoObserver, Ref};
 
 #[tokio::test]
 async fn layers_are_fetched_once_and_all_at_once() {
@@ -180,6 +180,41 @@ async fn archives_are_made_once_and_converted_without_changing_what_is_in_them()
     std::fs::remove_file(t.store.content().path(&first.descriptor.digest)).expect("there");
     let (again, _) = t.store.layer_blob(top, &gzip, &NoObserver).await.expect("archives");
     assert_eq!(&again, first);
+}
+
+/// What came, and the digest that it was said to have.
+#[derive(Clone, Default)]
+struct Beside(Arc<Mutex<(Vec<u8>, Option<Digest>)>>);
+
+impl BlobSink for Beside {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.lock().expect("not poisoned").0.extend_from_slice(bytes);
+    }
+
+    fn finish(self: Box<Self>, blob: &Blob) {
+        self.0.lock().expect("not poisoned").1 = Some(blob.digest().clone());
+    }
+}
+
+#[tokio::test]
+async fn archives_go_elsewhere_too_while_they_are_made() {
+    let t = TestStore::new();
+    let made = layer(&t.store, &Ref::scratch(), &[("a", &"text ".repeat(1_000_000))]);
+    let top = made.top().expect("one");
+    let blob = async |kind, beside: &Beside| {
+        let sink = Some(Box::new(beside.clone()) as Box<dyn BlobSink>);
+        t.store.layer_blob_beside(top, &options(kind), &NoObserver, sink).await.expect("archives").0
+    };
+    // The first one from the layer, the others from the first one.
+    for kind in [Compression::Zstd, Compression::Gzip, Compression::Uncompressed] {
+        let beside = Beside::default();
+        let digest = blob(kind, &beside).await.descriptor.digest;
+        let (bytes, said) = std::mem::take(&mut *beside.0.lock().expect("not poisoned"));
+        assert_eq!((Digest::sha256_of(&bytes), said), (digest.clone(), Some(digest)));
+
+        blob(kind, &beside).await;
+        assert_eq!(*beside.0.lock().expect("not poisoned"), (vec![], None), "it was there already");
+    }
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use kiln_layer::diff::{DiffOptions, write_layer};
 use kiln_oci::{Compression, Descriptor, Digest};
 use rusqlite::{Row, params};
 
+use super::sink::{BlobSink, Packed};
 use super::{FetchObserver, LayerHandle};
-use crate::content::{Blob, Ingest};
+use crate::content::Blob;
 use crate::error::{Error, Result};
 use crate::reference::Ref;
 use crate::store::Store;
@@ -78,6 +79,17 @@ impl Store {
         options: &BlobOptions,
         observer: &dyn FetchObserver,
     ) -> Result<(LayerBlob, Blob)> {
+        self.layer_blob_beside(layer, options, observer, None).await
+    }
+
+    /// The same; an archive that has to be made goes into `sink` too, while it is made.
+    pub async fn layer_blob_beside(
+        &self,
+        layer: &LayerHandle,
+        options: &BlobOptions,
+        observer: &dyn FetchObserver,
+        sink: Option<Box<dyn BlobSink>>,
+    ) -> Result<(LayerBlob, Blob)> {
         let _turn = self.inner.archiving.turn((layer.row(), *options)).await;
         for _ in 0..2 {
             if let Some(mut found) = self.known_blob(layer, options)? {
@@ -98,7 +110,7 @@ impl Store {
         }
         if let Some(source) = self.plain_source(layer, options, observer).await? {
             let (store, layer, options) = (self.clone(), layer.clone(), *options);
-            return self.pool().run(move || store.convert(&layer, &source, &options)).await?;
+            return self.pool().run(move || store.convert(&layer, &source, &options, sink)).await?;
         }
         self.ensure_unpacked(&layer.base()?, observer).await?;
         if layer.is_lazy() {
@@ -106,7 +118,7 @@ impl Store {
             self.ensure_unpacked(&alone, observer).await?;
         }
         let (store, layer, options) = (self.clone(), layer.clone(), *options);
-        self.pool().run(move || store.archive(&layer, &options)).await?
+        self.pool().run(move || store.archive(&layer, &options, sink)).await?
     }
 
     /// An archive whose plain bytes are the wanted ones, in another compression: converting it keeps the diff id.
@@ -135,21 +147,27 @@ impl Store {
         layer: &LayerHandle,
         source: &LayerBlob,
         options: &BlobOptions,
+        sink: Option<Box<dyn BlobSink>>,
     ) -> Result<(LayerBlob, Blob)> {
         let digest = &source.descriptor.digest;
         let failed = |error: std::io::Error| Error::layer(digest)(kiln_layer::Error::Read(error));
         let file = BufReader::new(self.content().reader(digest)?);
         let mut plain = decompressor(file).map_err(failed)?;
-        let mut out = self.compressor(digest, options)?;
+        let mut out = self.compressor(digest, options, sink)?;
         std::io::copy(&mut plain, &mut out).map_err(failed)?;
-        let (pin, diff_id) = self.packed(out, options, failed)?;
+        let (pin, diff_id) = packed(out, options, failed)?;
         if diff_id != source.diff_id {
             return Err(Error::DigestMismatch { expected: source.diff_id.clone(), actual: diff_id });
         }
         self.record_blob(layer, options, pin, diff_id)
     }
 
-    fn archive(&self, layer: &LayerHandle, options: &BlobOptions) -> Result<(LayerBlob, Blob)> {
+    fn archive(
+        &self,
+        layer: &LayerHandle,
+        options: &BlobOptions,
+        sink: Option<Box<dyn BlobSink>>,
+    ) -> Result<(LayerBlob, Blob)> {
         let lower = self.union(&layer.base()?)?;
         let lower = match lower.layer_count() {
             // An empty union has no format of its own.
@@ -157,36 +175,27 @@ impl Store {
                 .map_err(Error::layer(layer.id()))?,
             _ => lower,
         };
-        let mut out = self.compressor(layer.id(), options)?;
+        let mut out = self.compressor(layer.id(), options, sink)?;
         let diff = DiffOptions { epoch: options.epoch, user_xattrs: false };
         write_layer(&layer.dir()?, &lower, &mut out, &diff).map_err(Error::layer(layer.id()))?;
         let failed = |error: std::io::Error| Error::layer(layer.id())(kiln_layer::Error::Write(error));
-        let (pin, diff_id) = self.packed(out, options, failed)?;
+        let (pin, diff_id) = packed(out, options, failed)?;
         self.record_blob(layer, options, pin, diff_id)
     }
 
-    fn compressor(&self, layer: impl ToString, options: &BlobOptions) -> Result<Compressor<Ingest>> {
+    fn compressor(
+        &self,
+        layer: impl ToString,
+        options: &BlobOptions,
+        sink: Option<Box<dyn BlobSink>>,
+    ) -> Result<Compressor<Packed>> {
         let ingest = match options.compression.kind {
             // The digest of the plain bytes is that of the blob.
             Compression::Uncompressed => self.content().ingest_unhashed()?,
             _ => self.content().ingest(None)?,
         };
-        Compressor::new(ingest, &options.compression, &self.inner.options.budget).map_err(Error::layer(layer))
-    }
-
-    /// Ends a blob: its pin, and the digest of its plain bytes.
-    fn packed(
-        &self,
-        out: Compressor<Ingest>,
-        options: &BlobOptions,
-        failed: impl Fn(std::io::Error) -> Error,
-    ) -> Result<(Blob, Digest)> {
-        let (ingest, diff_id) = out.finish().map_err(failed)?;
-        let pin = match options.compression.kind {
-            Compression::Uncompressed => ingest.commit_hashed(diff_id.clone())?,
-            _ => ingest.commit()?,
-        };
-        Ok((pin, diff_id))
+        let packed = Packed { ingest, sink };
+        Compressor::new(packed, &options.compression, &self.inner.options.budget).map_err(Error::layer(layer))
     }
 
     fn record_blob(
@@ -244,6 +253,17 @@ impl Store {
         futures::future::try_join_all(layers.iter().map(|layer| self.layer_blob(layer, options, observer)))
             .await
     }
+}
+
+/// Ends a blob: its pin, and the digest of its plain bytes.
+fn packed(
+    out: Compressor<Packed>,
+    options: &BlobOptions,
+    failed: impl Fn(std::io::Error) -> Error,
+) -> Result<(Blob, Digest)> {
+    let (packed, diff_id) = out.finish().map_err(failed)?;
+    let hashed = (options.compression.kind == Compression::Uncompressed).then(|| diff_id.clone());
+    Ok((packed.commit(hashed)?, diff_id))
 }
 
 impl BlobOptions {

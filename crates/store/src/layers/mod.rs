@@ -7,6 +7,7 @@ mod lazy;
 mod live;
 mod mutable;
 mod provider;
+mod sink;
 mod unpack;
 
 pub use blob::{BlobOptions, LayerBlob};
@@ -14,6 +15,7 @@ pub use handle::{LayerHandle, LayerState};
 pub use lazy::LazyLayer;
 pub use mutable::{CommitInfo, MutableLayer};
 pub use provider::{BoxError, FetchEvent, FetchObserver, NoObserver, Provider};
+pub use sink::BlobSink;
 
 pub(crate) use handle::{LayerInner, STATE_LAZY, STATE_READY, STATE_RETAINED};
 pub(crate) use live::Live;
