@@ -1,11 +1,15 @@
 //! Image layouts as one archive: what goes in, in which order, and the small documents beside the blobs.
 //!
 //! The archive is an OCI image layout. For Docker there is a `manifest.json` too, which old engines read.
+//!
+//! Blobs come in the order in which they are given, each once: layers first, so that the place of one does not depend on
+//! anything that is made of it. What names them comes last.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashSet};
+use std::io::{self, Write};
 
 use bytes::Bytes;
-use kiln_layer::tar::{Entry, EntryKind};
+use kiln_layer::tar::{Entry, EntryKind, Writer};
 use kiln_oci::{Descriptor, Digest, Index, Manifest, Reference, annotations, gojson, media_type};
 use serde::Serialize;
 
@@ -77,37 +81,71 @@ pub fn layout_entries(image: &Descriptor, names: &[String]) -> Vec<Descriptor> {
         .collect()
 }
 
-/// The members of the archive, in order. `blobs` are all that hang on the image, itself included; `docker` is
-/// the manifest for `manifest.json`, with the names that it gets there.
+/// The members of the archive, in order. `blobs` are all that hang on the image, itself included, layers first; `docker`
+/// is the manifest for `manifest.json`, with the names that it gets there.
 pub fn members(
     entries: Vec<Descriptor>,
     blobs: impl IntoIterator<Item = Descriptor>,
     docker: Option<(&Manifest, &[String])>,
 ) -> Result<Vec<Member>, ExportError> {
-    let mut all: BTreeMap<String, Member> = BTreeMap::new();
-    let mut add = |path: String, mode, content| {
-        all.entry(path.clone()).or_insert(Member { path, mode, content });
-    };
-    add("oci-layout".into(), 0o444, Content::Bytes(Bytes::from_static(br#"{"imageLayoutVersion":"1.0.0"}"#)));
+    let mut all = blob_members(blobs);
+    let mut add = |path: &str, mode, content| all.push(Member { path: path.to_owned(), mode, content });
     let index = gojson::to_vec(&Index::new(media_type::OCI_INDEX, entries))
         .map_err(|source| ExportError::Json { what: "index", source })?;
-    add("index.json".into(), 0o644, Content::Bytes(index.into()));
+    add("index.json", 0o644, Content::Bytes(index.into()));
     if let Some((manifest, names)) = docker {
-        add("manifest.json".into(), 0o644, Content::Bytes(docker_manifest(manifest, names)?));
+        add("manifest.json", 0o644, Content::Bytes(docker_manifest(manifest, names)?));
     }
-    let mut algorithms = BTreeSet::new();
+    add("oci-layout", 0o444, Content::Bytes(Bytes::from_static(br#"{"imageLayoutVersion":"1.0.0"}"#)));
+    Ok(all)
+}
+
+/// The members of these blobs. A folder stands before the first thing in it: later blobs change nothing before them.
+fn blob_members(blobs: impl IntoIterator<Item = Descriptor>) -> Vec<Member> {
+    let mut all = Vec::new();
+    let folder = |path| Member { path, mode: 0o755, content: Content::Folder };
+    let (mut seen, mut algorithms) = (HashSet::new(), BTreeSet::new());
     for blob in blobs {
-        algorithms.insert(blob.digest.algorithm());
-        add(blob_path(&blob.digest), 0o444, Content::Blob(Box::new(blob)));
+        if !seen.insert(blob.digest.clone()) {
+            continue;
+        }
+        if algorithms.is_empty() {
+            all.push(folder("blobs/".to_owned()));
+        }
+        if algorithms.insert(blob.digest.algorithm()) {
+            all.push(folder(format!("blobs/{}/", blob.digest.algorithm().as_str())));
+        }
+        let path = blob_path(&blob.digest);
+        all.push(Member { path, mode: 0o444, content: Content::Blob(Box::new(blob)) });
     }
-    if !algorithms.is_empty() {
-        add("blobs/".into(), 0o755, Content::Folder);
+    all
+}
+
+/// Where in the archive the content of a blob begins whose digest and size are not known yet, if it comes behind `blobs` and is none of
+/// them. Its digest is one of sha256, and its size below 8 GiB: what is larger has a longer header.
+pub fn next_content(blobs: impl IntoIterator<Item = Descriptor>) -> kiln_layer::Result<u64> {
+    let unknown = Descriptor::new("", Digest::sha256_of("a blob that is not made yet"), 0);
+    let mut archive = Writer::new(Count(0));
+    for member in blob_members(blobs.into_iter().chain([unknown])) {
+        archive.start(&tar_entry(&member))?;
+        archive.get_mut().0 += member.content.len();
+        archive.passed(member.content.len())?;
     }
-    for algorithm in algorithms {
-        add(format!("blobs/{}/", algorithm.as_str()), 0o755, Content::Folder);
+    Ok(archive.get_mut().0)
+}
+
+/// Counts what is written to it.
+struct Count(u64);
+
+impl Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
     }
-    // Sorted by path, which the map did.
-    Ok(all.into_values().collect())
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What `docker load` of old engines reads.
@@ -210,6 +248,23 @@ mod tests {
         assert_eq!(lines[4], format!("-r--r--r-- 0/0 7 1970-01-01 00:00 blobs/sha512/{}", long.digest.hex()));
         assert!(lines[5].starts_with("-rw-r--r-- 0/0") && lines[5].ends_with("index.json"), "{}", lines[5]);
         assert_eq!(lines[6], "-r--r--r-- 0/0 30 1970-01-01 00:00 oci-layout");
+    }
+
+    #[test]
+    fn the_place_of_the_next_blob_depends_on_those_before_it() {
+        let short = Descriptor::of(media_type::OCI_LAYER, b"content");
+        let long = Descriptor::new(media_type::OCI_LAYER, sha512(b"content"), 513);
+        // Two folders and its header.
+        assert_eq!(next_content([]).unwrap(), 3 * 512);
+        assert_eq!(next_content([short.clone()]).unwrap(), 5 * 512);
+        assert_eq!(next_content([short.clone(), short.clone()]).unwrap(), 5 * 512, "each stands there once");
+        // One more folder, and a name that takes three records.
+        assert_eq!(next_content([long.clone()]).unwrap(), (2 + 3 + 2 + 2) * 512);
+
+        let next = Descriptor::of(media_type::OCI_LAYER, b"next");
+        let of = |blobs: Vec<Descriptor>| members(Vec::new(), blobs, None).unwrap();
+        let (few, many) = (of(vec![short.clone(), next.clone()]), of(vec![short, next, long]));
+        assert_eq!(few[..4], many[..4], "later blobs change nothing before them");
     }
 
     #[test]

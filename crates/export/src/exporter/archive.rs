@@ -1,7 +1,7 @@
 //! The exporters `oci` and `docker`: the image as a layout, in one archive or blob by blob.
 
-use std::collections::HashSet;
-use std::io::{Read, Write};
+use std::collections::{BTreeMap, HashSet};
+use std::io::Read;
 use std::time::SystemTime;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -11,9 +11,10 @@ use kiln_registry::{BlobSource, FileSource};
 use kiln_session::daemon::ClientStore;
 use kiln_store::{Content as BlobStore, Ref};
 
+use super::ahead::AheadFile;
 use super::commit::{CommitKind, Committed, commit};
 use super::image::{fetch_missing, image_name, response, with_facts};
-use super::send::send_file;
+use super::send::Out;
 use super::{ExportBuild, Exported, Exporters};
 use crate::archive::{Content, Member, full_names, layout_entries, members, tar_entry};
 use crate::attrs::{Attrs, parse_bool};
@@ -62,7 +63,12 @@ impl ArchiveExporter {
         }
         let source = with_facts(source, &self.facts);
         let kind = CommitKind { exporter: self.variant(), always_oci: !self.docker };
-        let mut committed = commit(exporters, &source, build, &self.options, kind).await?;
+        let names = full_names(&image_name(&self.options.name, &source))?;
+        let named = (!names.is_empty()).then(|| (IMAGE_NAME_KEY.to_owned(), names.join(",")));
+        let caller = exporters.caller(build).await?;
+        let mut file = AheadFile::new(&caller, id, BTreeMap::from_iter(named.clone()));
+        let ahead = self.tar.then_some(&mut file);
+        let mut committed = commit(exporters, &source, build, &self.options, kind, ahead).await?;
         let root = &mut committed.root.descriptor;
         if !root.annotations.contains_key(annotations::CREATED) {
             let platform = source.platforms()?.platforms.into_iter().next();
@@ -71,19 +77,17 @@ impl ArchiveExporter {
             root.annotations.insert(annotations::CREATED.to_owned(), whole_seconds(created).to_string());
         }
         let mut response = response(&committed)?;
-        let names = full_names(&image_name(&self.options.name, &source))?;
-        if !names.is_empty() {
-            response.insert(IMAGE_NAME_KEY.to_owned(), names.join(","));
-        }
+        response.extend(named);
         fetch_missing(exporters, build, &committed).await?;
 
-        let caller = exporters.caller(build).await?;
         if self.tar {
             let members = self.members(&committed, &names)?;
             let content = exporters.store.content().clone();
             let _step = build.reporter.step("sending tarball");
-            let write = move |out: &mut dyn Write| write_archive(&members, &content, out);
-            send_file(&caller, id, &response, exporters.store.pool(), write).await?;
+            let write = move |out: &mut dyn Out| write_archive(&members, &content, out);
+            if let Some(target) = file.open(&response).await? {
+                target.send(exporters.store.pool(), write).await?;
+            }
         } else {
             copy(&caller.store(CLIENT_STORE), exporters.store.content(), &committed).await?;
         }
@@ -110,7 +114,7 @@ fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_unix(time.unix_seconds()).unwrap_or(time)
 }
 
-/// Everything that hangs on the image, what others are made of first.
+/// Everything that hangs on the image, what others are made of first: layers, then documents, then manifests.
 fn blobs(committed: &Committed) -> Vec<Descriptor> {
     let mut all = Vec::new();
     let mut seen = HashSet::new();
@@ -121,6 +125,8 @@ fn blobs(committed: &Committed) -> Vec<Descriptor> {
     };
     for node in &committed.manifests {
         node.layers.iter().for_each(|layer| add(&layer.layer.descriptor));
+    }
+    for node in &committed.manifests {
         node.documents.iter().for_each(|document| add(&document.descriptor));
     }
     committed.manifests.iter().for_each(|node| add(&node.manifest.descriptor));
@@ -128,7 +134,11 @@ fn blobs(committed: &Committed) -> Vec<Descriptor> {
     all
 }
 
-fn write_archive(members: &[Member], content: &BlobStore, out: &mut dyn Write) -> Result<(), ExportError> {
+pub(super) fn write_archive(
+    members: &[Member],
+    content: &BlobStore,
+    out: &mut dyn Out,
+) -> Result<(), ExportError> {
     let failed = |error: kiln_layer::Error| ExportError::failed("failed to write the archive", error);
     let mut archive = Writer::new(out);
     let mut buffer = vec![0; READ_BYTES];
@@ -138,6 +148,11 @@ fn write_archive(members: &[Member], content: &BlobStore, out: &mut dyn Write) -
             Content::Folder => {}
             Content::Bytes(bytes) => archive.write_data(bytes).map_err(failed)?,
             Content::Blob(descriptor) => {
+                let there = archive.get_mut().has(descriptor);
+                if there.map_err(|error| failed(kiln_layer::Error::Write(error)))? {
+                    archive.passed(descriptor.size).map_err(failed)?;
+                    continue;
+                }
                 let mut file = content
                     .reader(&descriptor.digest)
                     .map_err(super::store_failed("failed to read a blob"))?;

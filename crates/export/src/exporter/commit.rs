@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use futures::future::try_join_all;
-use kiln_oci::{Compression, Descriptor, Digest, Image};
+use kiln_oci::{Compression, Descriptor, Digest, Image, Timestamp};
 use kiln_remotecache::inline::ImageLayer;
 use kiln_store::{Blob, Ref};
 
-use super::layers::{ExportLayer, LayerWish, layers, pins};
+use super::ahead::AheadFile;
+use super::layers::{ExportLayer, LayerWish, WantedLayer, layers, pins, send_ahead, wanted};
 use super::supplement::supplement;
 use super::{
     COMPATIBILITY_NO_ZSTD, COMPATIBILITY_OCI_DEFAULT, ExportBuild, Exporters, attestations, store_failed,
@@ -50,13 +51,14 @@ pub(super) struct CommitKind<'a> {
     pub(super) always_oci: bool,
 }
 
-/// Makes an image of a result.
+/// Makes an image of a result. With `ahead`, the first layer that has to be compressed goes there while it is.
 pub(super) async fn commit(
     exporters: &Exporters,
     source: &Source<Ref>,
     build: &ExportBuild,
     options: &ImageOptions,
     kind: CommitKind<'_>,
+    ahead: Option<&mut AheadFile<'_>>,
 ) -> Result<Committed, ExportError> {
     if source.is_map() && !source.metadata.contains_key(PLATFORMS_KEY) {
         let text = "unable to export multiple refs, missing platforms mapping";
@@ -96,7 +98,7 @@ pub(super) async fn commit(
     }
 
     let writer = Writer { exporters, source, build, options: &options, types };
-    let layers = writer.layers(&platforms).await?;
+    let layers = writer.layers(&platforms, ahead).await?;
     let mut pins = pins(&layers);
     if !with_index {
         let platform = platforms.first().expect("there is at least one platform");
@@ -176,37 +178,45 @@ impl Writer<'_> {
             .map_err(|error| ExportError::Config(format!("failed to unmarshal base image config: {error}")))
     }
 
+    /// The layers of a platform that are wanted, and the epoch that their times are cut to.
+    fn wanted(&self, platform: &PlatformRef) -> Result<(Vec<WantedLayer>, Option<Timestamp>), ExportError> {
+        let Some(reference) = self.source.find(&platform.id)? else { return Ok((Vec::new(), None)) };
+        let epoch = self.options.epoch.resolve(self.source, Some(platform))?;
+        let base = self.base(platform)?;
+        let wish = LayerWish {
+            compression: self.options.compression,
+            epoch: epoch.filter(|_| self.options.rewrite_timestamp),
+            base: base.as_ref().map(|base| base.rootfs.diff_ids.as_slice()).unwrap_or_default(),
+        };
+        if self.options.rewrite_timestamp && epoch.is_none() {
+            tracing::warn!("rewrite-timestamp is specified, but no source-date-epoch was found");
+        }
+        Ok((wanted(&self.exporters.store, reference, wish, &self.build.registry), wish.epoch))
+    }
+
     /// The layers of each platform.
     async fn layers(
         &self,
         platforms: &[PlatformRef],
+        ahead: Option<&mut AheadFile<'_>>,
     ) -> Result<BTreeMap<String, Vec<ExportLayer>>, ExportError> {
         let step = self.build.reporter.step("exporting layers");
-        let each = platforms.iter().map(|platform| async {
-            let Some(reference) = self.source.find(&platform.id)? else {
-                return Ok::<_, ExportError>((platform.id.clone(), Vec::new()));
-            };
-            let epoch = self.options.epoch.resolve(self.source, Some(platform))?;
-            let base = self.base(platform)?;
-            let wish = LayerWish {
-                compression: self.options.compression,
-                prefer_nondist: self.options.prefer_nondist_layers,
-                epoch: epoch.filter(|_| self.options.rewrite_timestamp),
-                base: base.as_ref().map(|base| base.rootfs.diff_ids.as_slice()).unwrap_or_default(),
-            };
-            if self.options.rewrite_timestamp && epoch.is_none() {
-                tracing::warn!("rewrite-timestamp is specified, but no source-date-epoch was found");
-            }
-            let rewriting = wish.epoch.map(|epoch| {
+        let store = &self.exporters.store;
+        let mut all =
+            platforms.iter().map(|platform| self.wanted(platform)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(file) = ahead.filter(|file| file.is_possible()) {
+            send_ahead(store, all.iter_mut().flat_map(|(wanted, _)| wanted), file).await?;
+        }
+        let each = platforms.iter().zip(all).map(async |(platform, (wanted, epoch))| {
+            let rewriting = epoch.map(|epoch| {
                 let seconds = epoch.unix_seconds();
                 self.build
                     .reporter
                     .step(format!("rewriting layers with source-date-epoch {seconds} ({epoch})"))
             });
-            let found =
-                layers(&self.exporters.store, reference, wish, &self.build.registry, step.reporter()).await?;
+            let found = layers(store, wanted, self.options.prefer_nondist_layers, step.reporter()).await?;
             drop(rewriting);
-            Ok((platform.id.clone(), found))
+            Ok::<_, ExportError>((platform.id.clone(), found))
         });
         Ok(try_join_all(each).await?.into_iter().collect())
     }

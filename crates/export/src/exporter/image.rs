@@ -85,7 +85,7 @@ impl ImageExporter {
     ) -> Result<Exported, ExportError> {
         let source = with_facts(source, &self.facts);
         let kind = CommitKind { exporter: "image", always_oci: false };
-        let committed = commit(exporters, &source, build, &self.options, kind).await?;
+        let committed = commit(exporters, &source, build, &self.options, kind, None).await?;
         let digest = committed.root.descriptor.digest.clone();
 
         let mut names = image_name(&self.options.name, &source);

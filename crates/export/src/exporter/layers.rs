@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use futures::future::try_join_all;
 use kiln_oci::{Descriptor, Digest, Reference, Timestamp, annotations, media_type};
 use kiln_remotecache::attach_registry;
-use kiln_store::{Blob, LayerBlob, LayerHandle, Ref, Store};
+use kiln_store::{Blob, BlobOptions, BlobSink, LayerBlob, LayerHandle, Ref, Store};
 
+use super::ahead::AheadFile;
 use super::{Reporter, store_failed};
 use kiln_remotecache::report::Downloads;
 use kiln_worker::repository_of;
@@ -18,6 +19,8 @@ use crate::image::{CompressionOptions, Layer};
 const SOURCES_MAX: usize = kiln_registry::MOUNT_CANDIDATES_MAX;
 /// Start of the keys of annotations that belong to the bytes of a layer rather than to an image.
 const BYTES_ANNOTATIONS: [&str; 2] = ["containerd.io/snapshot/stargz/", "io.containers.estargz"];
+
+const LOOK_UP_FAILED: &str = "failed to look up a layer";
 
 /// A layer of a result with its blob.
 #[derive(Clone)]
@@ -32,21 +35,27 @@ pub(super) struct ExportLayer {
 #[derive(Clone, Copy)]
 pub(super) struct LayerWish<'a> {
     pub(super) compression: CompressionOptions,
-    pub(super) prefer_nondist: bool,
     /// Times later than this become this, but for layers of the base image.
     pub(super) epoch: Option<Timestamp>,
     /// The layers of the base image.
     pub(super) base: &'a [Digest],
 }
 
-/// Makes the blobs of all layers that have none, all at the same time. Blobs that somebody else has are left there.
-pub(super) async fn layers(
+/// A layer, and which blob of it is wanted.
+pub(super) struct WantedLayer {
+    handle: LayerHandle,
+    options: BlobOptions,
+    /// Where the blob goes as well if it has to be made.
+    sink: Option<Box<dyn BlobSink>>,
+}
+
+/// The layers of a result, and how their blobs are to be.
+pub(super) fn wanted(
     store: &Store,
     reference: &Ref,
     wish: LayerWish<'_>,
     registry: &kiln_registry::Client,
-    reporter: &Reporter,
-) -> Result<Vec<ExportLayer>, ExportError> {
+) -> Vec<WantedLayer> {
     let handles = reference.layers();
     // The epoch starts where this image leaves its base.
     let inherited = handles
@@ -57,24 +66,57 @@ pub(super) async fn layers(
     for handle in &handles {
         attach_registry(store, handle, registry);
     }
-    try_join_all(handles.into_iter().enumerate().map(|(place, handle)| async move {
+    let each = handles.into_iter().enumerate().map(|(place, handle)| {
         let epoch = wish.epoch.filter(|_| place >= inherited).map(Timestamp::unix_seconds);
-        layer(store, handle, wish, epoch, reporter).await
-    }))
-    .await
+        let mut options = wish.compression.blob_options();
+        options.force |= epoch.is_some();
+        options.epoch = epoch;
+        WantedLayer { handle, options, sink: None }
+    });
+    each.collect()
+}
+
+/// Lets the first of these layers whose blob has to be made go into the client's file meanwhile. `all` are those of all platforms, in the
+/// order of the archive.
+pub(super) async fn send_ahead(
+    store: &Store,
+    all: impl Iterator<Item = &mut WantedLayer>,
+    file: &mut AheadFile<'_>,
+) -> Result<(), ExportError> {
+    let mut before = Vec::new();
+    for layer in all {
+        let known = store.known_blob(&layer.handle, &layer.options).map_err(store_failed(LOOK_UP_FAILED))?;
+        match known {
+            Some(blob) if store.content().has(&blob.descriptor.digest) || layer.handle.has_provider() => {
+                before.push(blob.descriptor);
+            }
+            _ => {
+                layer.sink = file.sink(before).await?;
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the blobs of all layers that have none, all at the same time. Blobs that somebody else has are left there.
+pub(super) async fn layers(
+    store: &Store,
+    all: Vec<WantedLayer>,
+    prefer_nondist: bool,
+    reporter: &Reporter,
+) -> Result<Vec<ExportLayer>, ExportError> {
+    try_join_all(all.into_iter().map(|wanted| layer(store, wanted, prefer_nondist, reporter))).await
 }
 
 async fn layer(
     store: &Store,
-    handle: LayerHandle,
-    wish: LayerWish<'_>,
-    epoch: Option<i64>,
+    wanted: WantedLayer,
+    prefer_nondist: bool,
     reporter: &Reporter,
 ) -> Result<ExportLayer, ExportError> {
-    let mut options = wish.compression.blob_options();
-    options.force |= epoch.is_some();
-    options.epoch = epoch;
-    let known = store.known_blob(&handle, &options).map_err(store_failed("failed to look up a layer"))?;
+    let WantedLayer { handle, options, sink } = wanted;
+    let known = store.known_blob(&handle, &options).map_err(store_failed(LOOK_UP_FAILED))?;
     let elsewhere = known.filter(|blob| {
         !options.force && !store.content().has(&blob.descriptor.digest) && handle.has_provider()
     });
@@ -83,16 +125,16 @@ async fn layer(
         None => {
             let downloads = Downloads(reporter.clone());
             let (blob, pin) = store
-                .layer_blob(&handle, &options, &downloads)
+                .layer_blob_beside(&handle, &options, &downloads, sink)
                 .await
                 .map_err(store_failed("failed to get a layer's blob"))?;
             (blob, Some(pin))
         }
     };
-    let meta = handle.meta().map_err(store_failed("failed to look up a layer"))?;
+    let meta = handle.meta().map_err(store_failed(LOOK_UP_FAILED))?;
     let created = meta.created_ms.and_then(|ms| Timestamp::from_unix_nanos(i128::from(ms) * 1_000_000));
     let layer = Layer {
-        descriptor: descriptor(&blob, wish.prefer_nondist),
+        descriptor: descriptor(&blob, prefer_nondist),
         diff_id: blob.diff_id,
         created,
         description: meta.description,

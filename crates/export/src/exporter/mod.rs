@@ -1,5 +1,6 @@
 //! Exporters at work: they move what a build made to where it is wanted.
 
+mod ahead;
 mod archive;
 mod attestations;
 mod commit;

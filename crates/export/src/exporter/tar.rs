@@ -1,6 +1,6 @@
 //! The exporter `tar`: the files of a result in one archive.
 
-use std::io::{Read, Write};
+use std::io::Read;
 
 use futures::future::try_join_all;
 use kiln_layer::tar::{Entry, EntryKind, Writer};
@@ -8,7 +8,7 @@ use kiln_session::fsync::{FileKind, FileStat, FsSource, SyncError};
 use kiln_store::Ref;
 
 use super::files::{FileOptions, folder_name, part, platforms};
-use super::send::send_file;
+use super::send::{Out, send_file};
 use super::tree::Tree;
 use super::{ExportBuild, Exported, Exporters};
 use crate::attrs::Attrs;
@@ -44,13 +44,13 @@ impl TarExporter {
         let tree = Tree { parts: try_join_all(each).await? };
         let caller = exporters.caller(build).await?;
         let _step = build.reporter.step("sending tarball");
-        let write = move |out: &mut dyn Write| write_tree(&tree, out);
+        let write = move |out: &mut dyn Out| write_tree(&tree, out);
         send_file(&caller, id, &Default::default(), exporters.store.pool(), write).await?;
         Ok(Exported::told(Default::default()))
     }
 }
 
-fn write_tree(tree: &Tree, out: &mut dyn Write) -> Result<(), ExportError> {
+fn write_tree(tree: &Tree, out: &mut dyn Out) -> Result<(), ExportError> {
     let mut archive = Writer::new(out);
     let mut buffer = vec![0; READ_BYTES];
     let failed = |error: SyncError| ExportError::failed("failed to write the archive", error);
@@ -61,7 +61,7 @@ fn write_tree(tree: &Tree, out: &mut dyn Write) -> Result<(), ExportError> {
 fn write_file(
     tree: &Tree,
     stat: &FileStat,
-    archive: &mut Writer<&mut dyn Write>,
+    archive: &mut Writer<&mut dyn Out>,
     buffer: &mut [u8],
 ) -> Result<(), SyncError> {
     let failed = |source: std::io::Error| SyncError::File { action: "read", path: stat.path.clone(), source };

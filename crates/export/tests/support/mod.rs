@@ -100,7 +100,11 @@ pub fn daemon(manager: SessionManager) -> Channel {
 pub enum Receives {
     Nothing,
     File,
-    Folder { delete: bool },
+    /// A file, by giving its handle.
+    Handle,
+    Folder {
+        delete: bool,
+    },
 }
 
 /// A daemon's store and a client's folder.
@@ -133,9 +137,12 @@ pub async fn world(receives: Receives) -> World {
     let sessions = SessionManager::new();
     let mut session = Session::new("").await.unwrap();
     let out = folder.path().join("out");
+    if matches!(receives, Receives::Handle) {
+        session.give_handles();
+    }
     let target = match receives {
         Receives::Nothing => None,
-        Receives::File => Some(Target::File(Box::new(move |_| {
+        Receives::File | Receives::Handle => Some(Target::File(Box::new(move |_| {
             Ok(Some(Box::new(std::fs::File::create(&out)?) as Box<dyn TargetFile>))
         }))),
         Receives::Folder { delete } => Some(Target::Dir { path: out, delete }),

@@ -87,7 +87,8 @@ impl Session {
     }
 
     /// Gives a daemon the handles of files that it would otherwise send, if it shows to run on this machine as this user. For sessions over
-    /// a Unix socket: elsewhere the daemon would ask in vain.
+    /// a Unix socket: elsewhere the daemon would ask in vain. Such a daemon may open a file before it is known what becomes of it, and
+    /// says less about it then: of an image its name, not its digest.
     pub fn give_handles(&mut self) {
         self.gives_handles = true;
     }

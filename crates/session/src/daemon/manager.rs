@@ -218,7 +218,8 @@ impl Caller {
         Ok(self.channel())
     }
 
-    pub(super) fn gives_handles(&self) -> bool {
+    /// Whether the client gives handles of the files that it is sent, as far as is known.
+    pub fn gives_handles(&self) -> bool {
         self.0.gives_handles.load(Ordering::Relaxed)
     }
 
