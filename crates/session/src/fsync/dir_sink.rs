@@ -104,7 +104,8 @@ pub struct DirSink {
     differ: Differ,
     existing: Existing,
     /// Holds as long as the transfer.
-    _spread: Option<Spread>,
+    /// Taken back before the sender hears that all is there, or with the sink.
+    spread: Option<Spread>,
     alive: Alive,
     /// User and group of this process.
     own: (u32, u32),
@@ -182,7 +183,7 @@ impl DirSink {
         let sink = Self {
             shared: shared.clone(),
             beneath: Beneath::new(Arc::new(root)),
-            _spread: spread,
+            spread,
             metadata_only,
             dirs,
             links,
@@ -259,8 +260,10 @@ impl FsSink for DirSink {
             let dir = self.shared.list(|state| state.current.at(place))?;
             self.beneath.finish_dir(&dir.stat)?;
         }
-        // Last, as it moves what was noted before.
-        self.write_list()
+        // After all else, as it moves what was noted before.
+        self.write_list()?;
+        self.spread = None;
+        Ok(())
     }
 }
 
