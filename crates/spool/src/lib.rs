@@ -75,16 +75,6 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// An empty one. Should it grow long, its file is made in `dir`, which has to be there then.
-    pub fn new(dir: impl Into<Arc<Path>>) -> Self {
-        Spools::new(dir).spool()
-    }
-
-    /// As [`Spool::new`], for lists of which there are many at once, or few.
-    pub fn bounded(dir: impl Into<Arc<Path>>, bounds: Bounds) -> Self {
-        Spools::new(dir).with_bounds(bounds).spool()
-    }
-
     /// How much memory its bytes take.
     pub fn memory_bytes(&self) -> usize {
         self.tail.capacity()
@@ -230,11 +220,6 @@ impl<S: Borrow<Spool>> Reader<S> {
         self.spool.borrow()
     }
 
-    /// Whether nothing is left.
-    pub fn is_at_end(&self) -> bool {
-        self.offset >= self.spool().len()
-    }
-
     /// At least `count` of the next bytes in one piece, where there are so many; nothing is consumed. A long spool needs as much
     /// memory for it.
     ///
@@ -297,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_short_one_makes_no_file() {
-        let mut spool = Spool::new(Path::new("/nowhere/at/all"));
+        let mut spool = Spools::new(Path::new("/nowhere/at/all")).spool();
         assert!(spool.is_empty());
         spool.append(&vec![7; SHORT_BYTES_MAX]).unwrap();
         assert_eq!(spool.as_slice().map(<[u8]>::len), Some(SHORT_BYTES_MAX));
@@ -308,7 +293,7 @@ mod tests {
     #[test]
     fn a_long_one_has_a_bounded_part_in_memory_and_no_name() {
         let dir = tempfile::tempdir().unwrap();
-        let mut spool = Spool::new(dir.path());
+        let mut spool = Spools::new(dir.path()).spool();
         for number in 0..32_u8 {
             spool.append(&vec![number; 1 << 20]).unwrap();
             assert!(spool.memory_bytes() <= SHORT_BYTES_MAX + (1 << 20), "{}", spool.memory_bytes());
@@ -319,7 +304,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         let mut reader = Reader::new(&spool, 0);
         let mut length = 0;
-        while !reader.is_at_end() {
+        while reader.offset() < spool.len() {
             let offset = reader.offset();
             let bytes = reader.fill_buf().unwrap();
             let expected = (offset >> 20) as u8;
@@ -334,7 +319,7 @@ mod tests {
 
     #[test]
     fn nothing_is_read_or_written_past_the_end() {
-        let mut spool = Spool::new(Path::new("/"));
+        let mut spool = Spools::new(Path::new("/")).spool();
         spool.append(b"abc").unwrap();
         let mut buffer = [0; 2];
         spool.read_at(1, &mut buffer).unwrap();
@@ -365,7 +350,7 @@ mod tests {
                 assert_eq!(bytes, &all[from..][..bytes.len()]);
                 let used = count.min(bytes.len());
                 reader.consume(used);
-                if reader.is_at_end() {
+                if reader.offset() == spool.len() {
                     break;
                 }
             }

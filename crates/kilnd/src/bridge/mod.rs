@@ -5,6 +5,7 @@ mod errors;
 mod imports;
 mod meta;
 mod promise;
+mod sent;
 mod trace;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,8 @@ use crate::policy::BuildPolicy;
 pub use errors::of_worker;
 pub use imports::Imports;
 pub use meta::look_up as of_meta;
-pub use promise::{Promise, Sent};
+pub use promise::Promise;
+pub use sent::Sent;
 pub use trace::{Origins, Trace};
 
 /// The built-in Dockerfile frontend.

@@ -2,17 +2,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use kiln_export::provenance::Capture;
 use kiln_frontend::Error;
 use kiln_proto::pb;
-use kiln_proto::prost::Message;
 use kiln_solver::{BuildOptions, CachedResult, Job};
 use kiln_worker::{Loaded, VertexOp};
 use tokio::sync::OnceCell;
 
 use super::errors::of_solver;
 use super::imports::Imports;
+use super::sent::Sent;
 use crate::attest;
 
 /// A promised result. Clones share it.
@@ -26,50 +25,6 @@ struct Inner {
     options: BuildOptions<VertexOp>,
     imports: Arc<Imports>,
     attempt: Mutex<Arc<Attempt>>,
-}
-
-/// A definition as it was sent. Somebody may ask for it again, and mostly nobody does: the loaded graph has all that a build needs.
-pub struct Sent {
-    /// The vertices, whose bytes the loaded graph has as well.
-    vertices: Vec<Bytes>,
-    /// Its metadata and its sources, as messages with nothing else: a fraction of what they take when they are read.
-    metadata: Vec<u8>,
-    source: Vec<u8>,
-    head: Option<String>,
-}
-
-impl Sent {
-    fn new(mut definition: pb::Definition) -> Sent {
-        let head = head(&definition);
-        let source = pb::Definition { source: definition.source.take(), ..Default::default() };
-        let vertices = std::mem::take(&mut definition.def);
-        Sent { vertices, metadata: definition.encode_to_vec(), source: source.encode_to_vec(), head }
-    }
-
-    /// The vertex that the graph is for.
-    pub fn head(&self) -> Option<&str> {
-        self.head.as_deref()
-    }
-
-    /// The definition itself.
-    pub fn read(&self) -> pb::Definition {
-        pb::Definition { metadata: decode(&self.metadata).metadata, ..self.read_without_metadata() }
-    }
-
-    /// Its vertices and where they come from.
-    pub fn read_without_metadata(&self) -> pb::Definition {
-        pb::Definition { def: self.vertices.clone(), ..decode(&self.source) }
-    }
-}
-
-fn decode(part: &[u8]) -> pb::Definition {
-    pb::Definition::decode(part).expect("was encoded from one")
-}
-
-/// The vertex that a graph is for.
-pub(super) fn head(definition: &pb::Definition) -> Option<String> {
-    let last = pb::Op::decode(definition.def.last()?.clone()).ok()?;
-    Some(last.inputs.into_iter().next()?.digest)
 }
 
 /// One try to solve it: there is a second one when a cache that the first relied on turned out to be damaged.

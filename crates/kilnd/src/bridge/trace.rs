@@ -14,7 +14,7 @@ use kiln_oci::{Digest, Platform};
 use kiln_proto::pb;
 
 use super::Promise;
-use super::promise::head;
+use super::sent::head;
 
 /// The requests behind the graphs of builds that run. Clones are the same list.
 #[derive(Clone, Default)]
