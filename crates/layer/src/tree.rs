@@ -133,6 +133,15 @@ pub fn copy_content(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> std:
 
 /// Removes a name and, if it is a directory, everything in it. What is gone already is no error.
 pub fn remove_all(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
+    remove_all_telling(dir, name, &mut |_| {})
+}
+
+/// The same, telling the inode of each name below it that goes. One that has more names stays, so this is what may be free now.
+pub fn remove_all_telling(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    tell: &mut dyn FnMut(u64),
+) -> rustix::io::Result<()> {
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
@@ -146,8 +155,9 @@ pub fn remove_all(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
         }
         opened => opened?,
     };
-    for name in names(sub.as_fd())? {
-        remove_all(sub.as_fd(), &name)?;
+    for (name, inode) in entries(sub.as_fd())? {
+        tell(inode);
+        remove_all_telling(sub.as_fd(), &name, tell)?;
     }
     drop(sub);
     match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
@@ -158,15 +168,20 @@ pub fn remove_all(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
 
 /// The names in a directory, unsorted, without `.` and `..`.
 pub(crate) fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<OsString>> {
-    let mut names = Vec::new();
+    Ok(entries(dir)?.into_iter().map(|(name, _)| name).collect())
+}
+
+/// The same, with the inode of each.
+fn entries(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<(OsString, u64)>> {
+    let mut entries = Vec::new();
     for entry in rustix::fs::Dir::read_from(dir)? {
         let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name != "." && name != ".." {
-            names.push(name.to_owned());
+            entries.push((name.to_owned(), entry.ino()));
         }
     }
-    Ok(names)
+    Ok(entries)
 }
 
 /// Opens a directory by a path that must hold no symlink and not leave `root`.

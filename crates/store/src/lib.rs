@@ -11,6 +11,7 @@
 //!   mnt/            mount points
 //!   empty/          an empty directory
 //!   scratch/        files without a name, while they are needed
+//!   sites/          empty directories where new layers begin, on ext4 without a journal; may go while nothing is open
 //!   trash/          what is being removed
 //! ```
 //!
@@ -44,6 +45,7 @@ pub mod pool;
 mod records;
 mod recover;
 mod reference;
+mod sites;
 mod store;
 mod sync;
 mod usage;

@@ -28,6 +28,7 @@ use crate::pool::Pool;
 use crate::records::Records;
 use crate::recover;
 use crate::reference::{Node, Ref};
+use crate::sites::Sites;
 use crate::sync::Syncer;
 use crate::values::Values;
 
@@ -66,6 +67,8 @@ pub(crate) struct Inner {
     /// Blocks of long lists.
     pub joins: Flats,
     pub holds: Holds,
+    /// `None` where it does not matter where a layer is made.
+    pub sites: Option<Arc<Sites>>,
     pub sync: Arc<Syncer>,
     _lock: File,
 }
@@ -100,7 +103,8 @@ impl Store {
                 }
             },
         };
-        let sync = Syncer::start(&root, Arc::clone(&db), options.sync_delay)?;
+        let sites = Sites::open(root.join("sites"), &root).map(Arc::new);
+        let sync = Syncer::start(&root, Arc::clone(&db), sites.clone(), options.sync_delay)?;
         let inner = Arc::new_cyclic(|weak: &Weak<Inner>| Inner {
             keys: Keys { db: Arc::clone(&db) },
             records: Records { db: Arc::clone(&db), store: weak.clone() },
@@ -123,6 +127,7 @@ impl Store {
             copies: Flats::new(COPIES_KEPT_MAX),
             joins: Flats::new(JOINS_KEPT_MAX),
             holds: Holds::default(),
+            sites,
             sync,
             _lock: lock,
         });
@@ -322,12 +327,17 @@ impl Inner {
 
     /// Makes a layer's directory and the one for its content, which is given back.
     pub(crate) fn make_layer_dirs(&self, id: &LayerId) -> Result<PathBuf> {
+        let make = |path: &Path, mode| {
+            std::fs::DirBuilder::new().mode(mode).create(path).map_err(Error::io("create", path))
+        };
         let dir = self.layer_dir(id);
-        let fs = dir.join("fs");
-        // The inner one is the root of what is built.
-        for (path, mode) in [(&dir, 0o700), (&fs, 0o755)] {
-            std::fs::DirBuilder::new().mode(mode).create(path).map_err(Error::io("create", path))?;
+        match self.sites.as_ref().and_then(|sites| sites.make(id.as_str(), 0o700)) {
+            Some(made) => std::fs::rename(made, &dir).map_err(Error::io("create", &dir))?,
+            None => make(&dir, 0o700)?,
         }
+        let fs = dir.join("fs");
+        // The root of what is built.
+        make(&fs, 0o755)?;
         Ok(fs)
     }
 
@@ -372,7 +382,7 @@ pub(crate) fn state_dir(path: &Path, mode: u32) -> Result<()> {
 /// Tells ext4 that what is in this directory has nothing to do with each other: each layer then begins in a part of the
 /// disk of its own, where there is room, and not where another one was removed a moment ago. Other file systems know
 /// nothing of it.
-fn spread(dir: &Path) {
+pub(crate) fn spread(dir: &Path) {
     let Ok(dir) = File::open(dir) else { return };
     if let Ok(flags) = rustix::fs::ioctl_getflags(&dir)
         && !flags.contains(IFlags::TOPDIR)

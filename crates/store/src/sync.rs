@@ -2,20 +2,24 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use kiln_layer::tree::remove_all_telling;
 use rusqlite::params;
 
 use crate::db::Db;
 use crate::error::{Error, Result};
+use crate::sites::{Removed, Sites};
 
 #[derive(Debug)]
 pub(crate) struct Syncer {
     root: File,
     db: Arc<Db>,
+    sites: Option<Arc<Sites>>,
     state: Mutex<State>,
     wake: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -33,11 +37,17 @@ struct State {
 }
 
 impl Syncer {
-    pub(crate) fn start(root: &Path, db: Arc<Db>, delay: Duration) -> Result<Arc<Self>> {
+    pub(crate) fn start(
+        root: &Path,
+        db: Arc<Db>,
+        sites: Option<Arc<Sites>>,
+        delay: Duration,
+    ) -> Result<Arc<Self>> {
         let file = File::open(root).map_err(Error::io("open", root))?;
         let this = Arc::new(Self {
             root: file,
             db,
+            sites,
             state: Mutex::default(),
             wake: Condvar::new(),
             thread: Mutex::default(),
@@ -135,7 +145,7 @@ impl Syncer {
                 tracing::warn!(%error, "failed to sync new layers to disk");
             }
             for path in trash {
-                remove(&path);
+                self.remove(&path);
             }
         }
     }
@@ -181,16 +191,20 @@ impl Syncer {
         })
     }
 
+    fn remove(&self, path: &Path) {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return };
+        let mut inodes = Removed::default();
+        let removed = File::open(parent)
+            .and_then(|dir| Ok(remove_all_telling(dir.as_fd(), name, &mut |inode| inodes.add(inode))?));
+        if let Some(sites) = &self.sites {
+            sites.removed(inodes);
+        }
+        if let Err(error) = removed {
+            tracing::warn!(path = %path.display(), %error, "failed to remove; the next start tries again");
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poison| poison.into_inner())
-    }
-}
-
-fn remove(path: &Path) {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return };
-    let removed = File::open(parent)
-        .and_then(|dir| Ok(kiln_layer::tree::remove_all(std::os::fd::AsFd::as_fd(&dir), name)?));
-    if let Err(error) = removed {
-        tracing::warn!(path = %path.display(), %error, "failed to remove; the next start tries again");
     }
 }

@@ -1,0 +1,251 @@
+//! Where on the disk a new layer begins, on ext4 without a journal.
+//!
+//! There an inode is given out again only minutes after its file was removed, and until then each new file near it looks at it: a
+//! layer that lands where one was pruned takes ten to twenty times as long. Nor can it be left to ext4 to keep away from there: of the
+//! parts of the disk it prefers the one with the fewest directories, which is the one that was emptied a moment ago.
+//!
+//! So the store keeps some empty directories far apart from each other, the *sites*. A layer's directory is made in one of them and then
+//! moved to its place: what is made in it later lies near where it was made. Which site: the one near which the fewest inodes were
+//! removed lately, and of equal ones the one that was not used for longest. All of it is a hint; where it fails, the layer is made where
+//! it belongs.
+
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
+
+/// Inodes of one region: as many as a group of ext4 has, unless made otherwise.
+const REGION: u64 = 8192;
+
+/// How many sites are kept at most.
+const SITES_MAX: usize = 64;
+
+/// How many directories are made to find them.
+const TRIES_MAX: usize = 256;
+
+/// Two sites are at least this many regions apart.
+const APART: u64 = 8;
+
+/// How many regions from a site on count as near it: a layer of some ten thousand files.
+const REACH: u64 = 12;
+
+/// ext4's own time: a minute after the removal, and five more until that is written to disk.
+const REMEMBERED: Duration = Duration::from_secs(360);
+
+/// ext2, ext3 and ext4 have the same number (`statfs(2)`).
+const EXT_MAGIC: i64 = 0xEF53;
+
+/// The sites of a state directory.
+#[derive(Debug)]
+pub(crate) struct Sites {
+    dir: PathBuf,
+    found: OnceLock<Vec<Site>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct Site {
+    path: PathBuf,
+    region: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    removed: Removed,
+    /// When each site was last used, in uses.
+    used: Vec<u64>,
+    uses: u64,
+}
+
+/// How many inodes were removed lately, by region.
+#[derive(Debug, Default)]
+pub(crate) struct Removed {
+    regions: BTreeMap<u64, (u64, Option<Instant>)>,
+}
+
+impl Removed {
+    /// The inode of a file that was removed.
+    pub(crate) fn add(&mut self, inode: u64) {
+        self.regions.entry(inode / REGION).or_default().0 += 1;
+    }
+
+    fn take_in(&mut self, other: Self, now: Instant) {
+        self.regions.retain(|_, (_, when)| when.is_some_and(|when| now - when < REMEMBERED));
+        for (region, (count, _)) in other.regions {
+            let known = self.regions.entry(region).or_default();
+            *known = (known.0 + count, Some(now));
+        }
+    }
+
+    fn near(&self, region: u64, now: Instant) -> u64 {
+        let lately = |when: Option<Instant>| when.is_some_and(|when| now - when < REMEMBERED);
+        self.regions
+            .range(region..region + REACH)
+            .filter(|(_, (_, when))| lately(*when))
+            .map(|(_, (count, _))| count)
+            .sum()
+    }
+}
+
+impl Sites {
+    /// Sites in `dir` below the state directory, where they are of use.
+    pub(crate) fn open(dir: PathBuf, root: &Path) -> Option<Self> {
+        keeps_removed_inodes(root).then(|| Self::at(dir))
+    }
+
+    fn at(dir: PathBuf) -> Self {
+        Self { dir, found: OnceLock::new(), state: Mutex::default() }
+    }
+
+    /// Makes a directory that is to be moved to its place at once. `None`: none could be made.
+    pub(crate) fn make(&self, name: &str, mode: u32) -> Option<PathBuf> {
+        let sites = self.found.get_or_init(|| find(&self.dir));
+        let chosen = self.state().choose(sites, Instant::now())?;
+        let path = sites[chosen].path.join(name);
+        DirBuilder::new().mode(mode).create(&path).ok()?;
+        Some(path)
+    }
+
+    /// These were removed from the disk just now.
+    pub(crate) fn removed(&self, removed: Removed) {
+        self.state().removed.take_in(removed, Instant::now());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+}
+
+impl State {
+    fn choose(&mut self, sites: &[Site], now: Instant) -> Option<usize> {
+        self.used.resize(sites.len(), 0);
+        let rank = |at: &usize| (self.removed.near(sites[*at].region, now), self.used[*at]);
+        let chosen = (0..sites.len()).min_by_key(rank)?;
+        self.uses += 1;
+        self.used[chosen] = self.uses;
+        Some(chosen)
+    }
+}
+
+/// The sites that are there, or new ones. What a crash left in them goes.
+fn find(dir: &Path) -> Vec<Site> {
+    let mut sites = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(meta) = entry.metadata() else { continue };
+        let path = entry.path();
+        for left in std::fs::read_dir(&path).into_iter().flatten().flatten() {
+            // It is empty: nothing is made in it before it is moved.
+            let _ = std::fs::remove_dir(left.path());
+        }
+        sites.push(Site { path, region: meta.ino() / REGION });
+    }
+    if sites.is_empty() {
+        sites = make_sites(dir).unwrap_or_else(|error| {
+            tracing::warn!(dir = %dir.display(), %error, "no places were found for layers; they are made where ext4 likes");
+            Vec::new()
+        });
+    }
+    sites
+}
+
+/// ext4 puts each directory in here into a part of the disk with few directories; those that are too near others stay until
+/// all are made, so that the next ones come elsewhere.
+fn make_sites(dir: &Path) -> std::io::Result<Vec<Site>> {
+    crate::store::state_dir(dir, 0o700).map_err(std::io::Error::other)?;
+    crate::store::spread(dir);
+    let mut sites: Vec<Site> = Vec::new();
+    let mut too_near = Vec::new();
+    for attempt in 0..TRIES_MAX {
+        let path = dir.join(attempt.to_string());
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let region = path.symlink_metadata()?.ino() / REGION;
+        if sites.iter().all(|site| site.region.abs_diff(region) >= APART) {
+            sites.push(Site { path, region });
+        } else {
+            too_near.push(path);
+        }
+        if sites.len() == SITES_MAX {
+            break;
+        }
+    }
+    for path in too_near {
+        std::fs::remove_dir(path)?;
+    }
+    Ok(sites)
+}
+
+/// Whether the disk is ext4 without a journal, as far as the system says.
+fn keeps_removed_inodes(root: &Path) -> bool {
+    let ext = rustix::fs::statfs(root).is_ok_and(|fs| fs.f_type == EXT_MAGIC);
+    ext && journal_task(root).is_some_and(|task| task.trim() == "<none>")
+}
+
+/// What the kernel says of the process that writes the journal of the file system there.
+fn journal_task(root: &Path) -> Option<String> {
+    let device = root.metadata().ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let device = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    let name = device.file_name()?.to_str()?;
+    std::fs::read_to_string(format!("/sys/fs/ext4/{name}/journal_task")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sites(regions: &[u64]) -> Vec<Site> {
+        regions.iter().map(|&region| Site { path: PathBuf::new(), region }).collect()
+    }
+
+    fn removed(regions: &[(u64, u64)]) -> Removed {
+        let mut removed = Removed::default();
+        for &(region, count) in regions {
+            (0..count).for_each(|at| removed.add(region * REGION + at));
+        }
+        removed
+    }
+
+    #[test]
+    fn each_site_has_its_turn() {
+        let (sites, mut state, now) = (sites(&[0, 100, 200]), State::default(), Instant::now());
+        let chosen: Vec<_> = (0..7).map(|_| state.choose(&sites, now)).collect();
+        assert_eq!(chosen, [0, 1, 2, 0, 1, 2, 0].map(Some));
+        assert_eq!(State::default().choose(&[], now), None);
+    }
+
+    #[test]
+    fn nothing_begins_near_what_was_removed_until_that_is_over() {
+        let (sites, mut state, now) = (sites(&[0, 100, 200]), State::default(), Instant::now());
+        state.removed.take_in(removed(&[(5, 700), (99, 800), (211, 10)]), now);
+        let chosen: Vec<_> = (0..3).map(|_| state.choose(&sites, now)).collect();
+        assert_eq!(chosen, [1, 1, 1].map(Some), "99 is before it, the others have something near");
+        state.removed.take_in(removed(&[(100, 800)]), now);
+        assert_eq!(state.choose(&sites, now), Some(2), "where least was removed");
+        let later = now + REMEMBERED;
+        assert_eq!(state.choose(&sites, later), Some(0));
+        state.removed.take_in(Removed::default(), later);
+        assert!(state.removed.regions.is_empty(), "forgotten");
+    }
+
+    #[test]
+    fn a_directory_made_in_a_site_is_empty_and_what_is_left_of_one_goes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let place = dir.path().join("sites");
+        let made = Sites::at(place.clone()).make("layer", 0o700).expect("made");
+        assert_eq!(made.parent().and_then(Path::parent), Some(place.as_path()));
+        let again = Sites::at(place.clone());
+        let count = |dir: &Path| std::fs::read_dir(dir).expect("reads").count();
+        let before = count(&place);
+        assert!((1..=SITES_MAX).contains(&before));
+        again.make("other", 0o700).expect("made");
+        assert!(!made.exists(), "the first one was not moved: it is what a crash leaves");
+        assert_eq!(count(&place), before, "the sites are the same");
+    }
+
+    #[test]
+    fn a_place_that_takes_no_directories_gives_none() {
+        assert!(Sites::at(PathBuf::from("/proc/none")).make("layer", 0o700).is_none());
+    }
+}
