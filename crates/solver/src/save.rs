@@ -42,9 +42,9 @@ impl<O: Op> EdgeRef<O> {
             return Ok(());
         }
         let own = &self.state.core.cache;
-        let id = name(own, key)?;
+        let Named { id, links } = name(own, key)?;
         let record = own.results.save(output, created).await?;
-        own.keys.add_record(&id, &Record { id: record, created })
+        own.keys.save(&links, &id, &Record { id: record, created })
     }
 }
 
@@ -54,18 +54,24 @@ async fn save<O: Op>(
     output: &O::Output,
     created: SystemTime,
 ) -> Result<CacheKey, StoreError> {
-    let id = name(own, &key)?;
+    let Named { id, links } = name(own, &key)?;
     if key.is_ephemeral() {
         // Nobody will ask for it again.
         return Ok(key);
     }
     let record = own.results.save(output, created).await?;
-    own.keys.add_record(&id, &Record { id: record.clone(), created })?;
+    own.keys.save(&links, &id, &Record { id: record.clone(), created })?;
     Ok(key.with_records(vec![RecordRef { cache: own.name.clone(), record, created }]))
 }
 
-/// Gives the key, and all below it, a name in the solver's own cache, with the links that lead there.
-fn name<O: Op>(own: &Cache<O>, key: &CacheKey) -> Result<KeyId, StoreError> {
+/// The name of a key in the solver's own cache, and the links that are to lead there.
+struct Named {
+    id: KeyId,
+    links: Vec<(KeyId, Link, KeyId)>,
+}
+
+/// Gives the key, and all below it, a name in the solver's own cache. The links that lead to those below are added.
+fn name<O: Op>(own: &Cache<O>, key: &CacheKey) -> Result<Named, StoreError> {
     // A loop with a stack of its own: chains of keys are as long as chains of steps.
     let unnamed = |key: &CacheKey| -> Vec<Arc<CacheKey>> {
         let ways = key.inputs().iter().flatten();
@@ -75,7 +81,10 @@ fn name<O: Op>(own: &Cache<O>, key: &CacheKey) -> Result<KeyId, StoreError> {
     while let Some(top) = stack.last().cloned() {
         let below = unnamed(&top);
         if below.is_empty() || !top.ids_in(&own.name).is_empty() {
-            name_one(own, &top)?;
+            let Named { links, .. } = name_one(own, &top)?;
+            if !links.is_empty() {
+                own.keys.add_links(&links)?;
+            }
             stack.pop();
         } else {
             stack.extend(below);
@@ -85,17 +94,18 @@ fn name<O: Op>(own: &Cache<O>, key: &CacheKey) -> Result<KeyId, StoreError> {
 }
 
 /// Names a key whose inputs have names.
-fn name_one<O: Op>(own: &Cache<O>, key: &CacheKey) -> Result<KeyId, StoreError> {
+fn name_one<O: Op>(own: &Cache<O>, key: &CacheKey) -> Result<Named, StoreError> {
+    let unlinked = |id: KeyId| Named { id, links: Vec::new() };
     if key.inputs().is_empty() {
-        return Ok(KeyId::from(key.root()));
+        return Ok(unlinked(KeyId::from(key.root())));
     }
     if key.is_ephemeral() {
         let id = made_up(own, key);
         key.add_id(&own.name, id.clone());
-        return Ok(id);
+        return Ok(unlinked(id));
     }
     let KeyOutput::Index(output) = key.output() else {
-        return Ok(KeyId::from(key.root()));
+        return Ok(unlinked(KeyId::from(key.root())));
     };
     // Where every input leads already is where this key belongs.
     let mut ways = Vec::new();
@@ -119,12 +129,9 @@ fn name_one<O: Op>(own: &Cache<O>, key: &CacheKey) -> Result<KeyId, StoreError> 
     let id =
         known.or_else(|| common.and_then(|ids| ids.into_iter().next())).unwrap_or_else(|| made_up(own, key));
     let missing = ways.into_iter().filter(|(_, _, targets)| !targets.contains(&id));
-    let links: Vec<_> = missing.map(|(from, link, _)| (from, link, id.clone())).collect();
-    if !links.is_empty() {
-        own.keys.add_links(&links)?;
-    }
+    let links = missing.map(|(from, link, _)| (from, link, id.clone())).collect();
     key.add_id(&own.name, id.clone());
-    Ok(id)
+    Ok(Named { id, links })
 }
 
 /// A new name: a digest of the op and of the first way to know each input. Keys that can be found again are

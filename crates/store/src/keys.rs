@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, Transaction, params};
 
-use crate::db::Db;
+use crate::db::{Db, DigestText};
 use crate::error::Result;
 use crate::id::RecordId;
 
@@ -44,7 +44,7 @@ impl Keys {
                 "SELECT EXISTS (SELECT 1 FROM key_records WHERE key = ?1)
                      OR EXISTS (SELECT 1 FROM key_links WHERE source = ?1)",
             )?
-            .query_row([key], |row| row.get(0))
+            .query_row([DigestText(key)], |row| row.get(0))
         })
     }
 
@@ -56,8 +56,14 @@ impl Keys {
                  WHERE source = ? AND digest = ? AND output = ? AND input = ? AND selector = ?",
             )?
             .query_map(
-                params![key, link.digest, link.output as i64, link.input as i64, selector(link)],
-                |row| row.get(0),
+                params![
+                    DigestText(key),
+                    DigestText(&link.digest),
+                    link.output as i64,
+                    link.input as i64,
+                    selector(link)
+                ],
+                text(0),
             )?
             .collect()
         })
@@ -68,30 +74,14 @@ impl Keys {
         if links.is_empty() {
             return Ok(());
         }
-        self.db.write("add cache keys", |db| {
-            let mut insert = db.prepare_cached(
-                "INSERT OR IGNORE INTO key_links (source, digest, output, input, selector, target)
-                 VALUES (?, ?, ?, ?, ?, ?)",
-            )?;
-            for (source, link, target) in links {
-                insert.execute(params![
-                    source,
-                    link.digest,
-                    link.output as i64,
-                    link.input as i64,
-                    selector(link),
-                    target
-                ])?;
-            }
-            Ok(())
-        })
+        self.db.write("add cache keys", |db| add_links(db, links))
     }
 
     /// The records that hang on `key`.
     pub fn records(&self, key: &str) -> Result<Vec<KeyRecord>> {
         self.db.read("look up a cache key", |db| {
             db.prepare_cached("SELECT record, created_ms FROM key_records WHERE key = ?")?
-                .query_map([key], |row| {
+                .query_map([DigestText(key)], |row| {
                     Ok(KeyRecord { record: RecordId::new(row.get::<_, String>(0)?), created_ms: row.get(1)? })
                 })?
                 .collect()
@@ -101,13 +91,25 @@ impl Keys {
     /// Hangs a record on a key; again only renews its time. A record that the store does not have (any more) is
     /// quietly left out.
     pub fn add_record(&self, key: &str, record: &RecordId, created_ms: i64) -> Result<()> {
+        self.save(&[], key, record, created_ms)
+    }
+
+    /// As [`Keys::add_links`] and then [`Keys::add_record`], in one transaction.
+    pub fn save(
+        &self,
+        links: &[(String, KeyLink, String)],
+        key: &str,
+        record: &RecordId,
+        created_ms: i64,
+    ) -> Result<()> {
         self.db.write("add a cache key", |db| {
+            add_links(db, links)?;
             db.prepare_cached(
                 "INSERT INTO key_records (key, record, created_ms)
                  SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM records WHERE id = ?2)
                  ON CONFLICT (key, record) DO UPDATE SET created_ms = excluded.created_ms",
             )?
-            .execute(params![key, record.as_str(), created_ms])?;
+            .execute(params![DigestText(key), record.as_str(), created_ms])?;
             Ok(())
         })
     }
@@ -116,7 +118,7 @@ impl Keys {
     pub fn keys_of_record(&self, record: &RecordId) -> Result<Vec<String>> {
         self.db.read("look up a cache key", |db| {
             db.prepare_cached("SELECT key FROM key_records WHERE record = ? ORDER BY key")?
-                .query_map([record.as_str()], |row| row.get(0))?
+                .query_map([record.as_str()], text(0))?
                 .collect()
         })
     }
@@ -132,15 +134,15 @@ impl Keys {
             db.prepare_cached(
                 "SELECT source, digest, output, input, selector FROM key_links WHERE target = ?",
             )?
-            .query_map([key], |row| {
-                let selector: String = row.get(4)?;
+            .query_map([DigestText(key)], |row| {
+                let selector: String = text(4)(row)?;
                 let link = KeyLink {
-                    digest: row.get(1)?,
+                    digest: text(1)(row)?,
                     output: row.get::<_, i64>(2)? as usize,
                     input: row.get::<_, i64>(3)? as usize,
                     selector: (!selector.is_empty()).then_some(selector),
                 };
-                Ok((row.get(0)?, link))
+                Ok((text(0)(row)?, link))
             })?
             .collect()
         })
@@ -160,7 +162,7 @@ impl Keys {
 pub(crate) fn release(db: &Connection, record: &str) -> rusqlite::Result<()> {
     let mut keys: Vec<String> = db
         .prepare_cached("SELECT key FROM key_records WHERE record = ?")?
-        .query_map([record], |row| row.get(0))?
+        .query_map([record], text(0))?
         .collect::<Result<_, _>>()?;
     db.prepare_cached("DELETE FROM key_records WHERE record = ?")?.execute([record])?;
     while let Some(key) = keys.pop() {
@@ -169,20 +171,43 @@ pub(crate) fn release(db: &Connection, record: &str) -> rusqlite::Result<()> {
                 "SELECT EXISTS (SELECT 1 FROM key_records WHERE key = ?1)
                      OR EXISTS (SELECT 1 FROM key_links WHERE source = ?1)",
             )?
-            .query_row([&key], |row| row.get(0))?;
+            .query_row([DigestText(&key)], |row| row.get(0))?;
         if used {
             continue;
         }
         let sources: Vec<String> = db
             .prepare_cached("SELECT DISTINCT source FROM key_links WHERE target = ?")?
-            .query_map([&key], |row| row.get(0))?
+            .query_map([DigestText(&key)], text(0))?
             .collect::<Result<_, _>>()?;
-        db.prepare_cached("DELETE FROM key_links WHERE target = ?")?.execute([&key])?;
+        db.prepare_cached("DELETE FROM key_links WHERE target = ?")?.execute([DigestText(&key)])?;
         keys.extend(sources);
     }
     Ok(())
 }
 
-fn selector(link: &KeyLink) -> &str {
-    link.selector.as_deref().unwrap_or("")
+fn add_links(db: &Transaction<'_>, links: &[(String, KeyLink, String)]) -> rusqlite::Result<()> {
+    let mut insert = db.prepare_cached(
+        "INSERT OR IGNORE INTO key_links (source, digest, output, input, selector, target)
+         VALUES (?, ?, ?, ?, ?, ?)",
+    )?;
+    for (source, link, target) in links {
+        insert.execute(params![
+            DigestText(source),
+            DigestText(&link.digest),
+            link.output as i64,
+            link.input as i64,
+            selector(link),
+            DigestText(target)
+        ])?;
+    }
+    Ok(())
+}
+
+fn selector(link: &KeyLink) -> DigestText<&str> {
+    DigestText(link.selector.as_deref().unwrap_or(""))
+}
+
+/// Reads a digest from a column.
+fn text(column: usize) -> impl Fn(&Row<'_>) -> rusqlite::Result<String> {
+    move |row| row.get::<_, DigestText<String>>(column).map(|text| text.0)
 }

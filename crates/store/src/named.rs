@@ -220,7 +220,7 @@ impl Store {
     }
 
     fn hold(&self, handle: LayerHandle, key: &str, base: &Ref, fresh: bool) -> NamedLayer {
-        let fs = self.inner.layer_dir(handle.id()).join("fs");
+        let fs = self.inner.layer_fs(handle.id());
         let held = Held {
             store: self.clone(),
             handle: Some(handle),

@@ -46,6 +46,24 @@ impl Records {
         })
     }
 
+    /// The name of a result without a payload: the one that these layers have already, or a new one.
+    pub fn keep(&self, reference: &Ref) -> Result<RecordId> {
+        let created_ms = now_ms();
+        self.db.write("keep a record", |db| {
+            let known: Option<String> = db
+                .prepare_cached("SELECT id FROM records WHERE ref IS ? ORDER BY created_ms LIMIT 1")?
+                .query_row([reference.row()], |row| row.get(0))
+                .optional()?;
+            if let Some(known) = known {
+                return Ok(RecordId::new(known));
+            }
+            let id = RecordId::random();
+            db.prepare_cached("INSERT INTO records (id, ref, payload, created_ms) VALUES (?, ?, x'', ?)")?
+                .execute(params![id.as_str(), reference.row(), created_ms])?;
+            Ok(id)
+        })
+    }
+
     /// A kept result.
     pub fn get(&self, id: &RecordId) -> Result<Option<Record>> {
         let row: Option<(Option<i64>, Vec<u8>, i64)> = self.db.read("look up a record", |db| {
@@ -71,15 +89,6 @@ impl Records {
         self.db.read("look up a record", |db| {
             db.prepare_cached("SELECT EXISTS (SELECT 1 FROM records WHERE id = ?)")?
                 .query_row([id.as_str()], |row| row.get(0))
-        })
-    }
-
-    /// The records of exactly these layers.
-    pub fn of_ref(&self, reference: &Ref) -> Result<Vec<RecordId>> {
-        self.db.read("look up records", |db| {
-            db.prepare_cached("SELECT id FROM records WHERE ref IS ? ORDER BY created_ms")?
-                .query_map([reference.row()], |row| Ok(RecordId::new(row.get::<_, String>(0)?)))?
-                .collect()
         })
     }
 

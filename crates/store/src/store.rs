@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kiln_layer::overlay::{Format, XattrSpace};
 use kiln_layer::tree::CopyHow;
 use kiln_layer::union::Union;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use rustix::fs::{FlockOperation, IFlags};
 
 use crate::content::Content;
@@ -206,20 +206,11 @@ impl Store {
     /// The list of `parent`'s layers and `layer` on top.
     pub fn append(&self, parent: &Ref, layer: &LayerHandle) -> Result<Ref> {
         let (parent_row, layer_row) = (parent.row(), layer.row());
-        let find = |db: &rusqlite::Connection| -> rusqlite::Result<Option<i64>> {
-            db.prepare_cached("SELECT id FROM refs WHERE parent IS ? AND layer = ?")?
-                .query_row(params![parent_row, layer_row], |row| row.get(0))
-                .optional()
-        };
-        let row = match self.inner.db.read("look up a ref", find)? {
+        let row = match self.inner.db.read("look up a ref", |db| find_ref(db, parent_row, layer_row))? {
             Some(row) => row,
-            None => self.inner.db.write("record a ref", |db| {
-                if let Some(row) = find(db)? {
-                    return Ok(row);
-                }
-                db.prepare_cached("INSERT INTO refs (parent, layer) VALUES (?, ?)")?
-                    .execute(params![parent_row, layer_row])?;
-                Ok(db.last_insert_rowid())
+            None => self.inner.db.write("record a ref", |db| match find_ref(db, parent_row, layer_row)? {
+                Some(row) => Ok(row),
+                None => insert_ref(db, parent_row, layer_row),
             })?,
         };
         Ok(self.inner.extend(parent, layer.clone(), row))
@@ -322,7 +313,21 @@ impl Inner {
     }
 
     pub(crate) fn layer_dir(&self, id: &LayerId) -> PathBuf {
-        self.root.join("layers").join(id.as_str())
+        self.below(&["layers", id.as_str()])
+    }
+
+    /// A layer's content.
+    pub(crate) fn layer_fs(&self, id: &LayerId) -> PathBuf {
+        self.below(&["layers", id.as_str(), "fs"])
+    }
+
+    /// A path in the state directory: many are made, so all of it at once.
+    fn below(&self, names: &[&str]) -> PathBuf {
+        let length = names.iter().fold(self.root.as_os_str().len(), |sum, name| sum + 1 + name.len());
+        let mut path = PathBuf::with_capacity(length);
+        path.push(&self.root);
+        path.extend(names);
+        path
     }
 
     /// Makes a layer's directory and the one for its content, which is given back.
@@ -371,6 +376,18 @@ impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("root", &self.root).finish_non_exhaustive()
     }
+}
+
+fn find_ref(db: &Connection, parent: Option<i64>, layer: i64) -> rusqlite::Result<Option<i64>> {
+    db.prepare_cached("SELECT id FROM refs WHERE parent IS ? AND layer = ?")?
+        .query_row(params![parent, layer], |row| row.get(0))
+        .optional()
+}
+
+/// Records a list that is not there yet.
+pub(crate) fn insert_ref(db: &Transaction<'_>, parent: Option<i64>, layer: i64) -> rusqlite::Result<i64> {
+    db.prepare_cached("INSERT INTO refs (parent, layer) VALUES (?, ?)")?.execute(params![parent, layer])?;
+    Ok(db.last_insert_rowid())
 }
 
 /// Makes a directory of the state unless it is there; its mode does not depend on what this process gives new files.

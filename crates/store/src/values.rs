@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use kiln_spool::{Spool, Spools};
 use rusqlite::blob::{Blob, ZeroBlob};
-use rusqlite::{MAIN_DB, OptionalExtension, params};
+use rusqlite::{MAIN_DB, OptionalExtension, Transaction, params};
 
 use crate::db::Db;
 use crate::error::{Error, Result};
@@ -180,4 +180,14 @@ impl Values {
     fn store(&self) -> Result<Store> {
         self.store.upgrade().map(Store::from_inner).ok_or(Error::Died)
     }
+}
+
+/// Keeps a value with a layer that is being recorded.
+pub(crate) fn insert_value(
+    db: &Transaction<'_>,
+    layer: i64,
+    key: &str,
+    value: &[u8],
+) -> rusqlite::Result<()> {
+    db.prepare_cached(INSERT)?.query_row(params![layer, key, value, None::<&str>], |_| Ok(()))
 }

@@ -38,6 +38,13 @@ fn to_store(link: &Link) -> KeyLink {
     }
 }
 
+fn links_to_store(links: &[(KeyId, Link, KeyId)]) -> Vec<(String, KeyLink, String)> {
+    let link = |(from, link, to): &(KeyId, Link, KeyId)| {
+        (from.as_str().to_owned(), to_store(link), to.as_str().to_owned())
+    };
+    links.iter().map(link).collect()
+}
+
 fn from_store(link: KeyLink) -> Link {
     Link {
         input: link.input,
@@ -67,11 +74,7 @@ impl KeyStore for StoreKeys {
     }
 
     fn add_links(&self, links: &[(KeyId, Link, KeyId)]) -> Result<(), StoreError> {
-        let links: Vec<_> = links
-            .iter()
-            .map(|(from, link, to)| (from.as_str().to_owned(), to_store(link), to.as_str().to_owned()))
-            .collect();
-        self.0.keys().add_links(&links).map_err(failed("add cache keys"))
+        self.0.keys().add_links(&links_to_store(links)).map_err(failed("add cache keys"))
     }
 
     fn records(&self, key: &KeyId) -> Result<Vec<Record>, StoreError> {
@@ -88,6 +91,12 @@ impl KeyStore for StoreKeys {
     fn add_record(&self, key: &KeyId, record: &Record) -> Result<(), StoreError> {
         let added = self.0.keys().add_record(key.as_str(), &stored_id(&record.id), millis(record.created));
         added.map_err(failed("add a cache record"))
+    }
+
+    fn save(&self, links: &[(KeyId, Link, KeyId)], key: &KeyId, record: &Record) -> Result<(), StoreError> {
+        let (links, created) = (links_to_store(links), millis(record.created));
+        let saved = self.0.keys().save(&links, key.as_str(), &stored_id(&record.id), created);
+        saved.map_err(failed("add a cache record"))
     }
 
     fn keys_of_record(&self, record: &RecordId) -> Result<Vec<KeyId>, StoreError> {
@@ -119,13 +128,7 @@ struct StoreResults(Store);
 #[async_trait::async_trait]
 impl ResultStore<VertexOp> for StoreResults {
     async fn save(&self, output: &Ref, _created: SystemTime) -> Result<RecordId, StoreError> {
-        let records = self.0.records();
-        let known = records.of_ref(output).map_err(failed("look up a result"))?;
-        if let Some(id) = known.first() {
-            return Ok(RecordId::new(id.as_str()));
-        }
-        let id = kiln_store::RecordId::random();
-        records.put(&id, output, &[]).map_err(failed("save a result"))?;
+        let id = self.0.records().keep(output).map_err(failed("save a result"))?;
         Ok(RecordId::new(id.as_str()))
     }
 

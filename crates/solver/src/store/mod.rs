@@ -137,6 +137,12 @@ pub trait KeyStore: Send + Sync + 'static {
     /// Hangs a record on `key`; the same record id again only renews its time.
     fn add_record(&self, key: &KeyId, record: &Record) -> Result<(), StoreError>;
 
+    /// [`KeyStore::add_links`] and then [`KeyStore::add_record`], which a store may be able to do in one go.
+    fn save(&self, links: &[(KeyId, Link, KeyId)], key: &KeyId, record: &Record) -> Result<(), StoreError> {
+        self.add_links(links)?;
+        self.add_record(key, record)
+    }
+
     /// All keys on which the record hangs.
     fn keys_of_record(&self, record: &RecordId) -> Result<Vec<KeyId>, StoreError>;
 

@@ -3,6 +3,7 @@
 //! Write-ahead logging without a sync for each transaction: after a power loss the last transactions may be missing,
 //! all of each or none. What that means for layers is in the crate's documentation.
 
+mod digest_text;
 mod schema;
 
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+pub(crate) use self::digest_text::DigestText;
 use crate::error::{Error, Result};
 
 /// Statements kept compiled.

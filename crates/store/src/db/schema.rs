@@ -125,6 +125,15 @@ const STEPS: &[&str] = &["
         digest TEXT NOT NULL,
         PRIMARY KEY (history, digest)
     ) WITHOUT ROWID;
+", "
+    -- Digests in cache keys are stored as their bytes (see `DigestText`).
+    UPDATE key_links SET
+        source = CASE WHEN source GLOB 'sha256:*' AND length(source) = 71 THEN coalesce(unhex(substr(source, 8)), source) ELSE source END,
+        digest = CASE WHEN digest GLOB 'sha256:*' AND length(digest) = 71 THEN coalesce(unhex(substr(digest, 8)), digest) ELSE digest END,
+        selector = CASE WHEN selector GLOB 'sha256:*' AND length(selector) = 71 THEN coalesce(unhex(substr(selector, 8)), selector) ELSE selector END,
+        target = CASE WHEN target GLOB 'sha256:*' AND length(target) = 71 THEN coalesce(unhex(substr(target, 8)), target) ELSE target END;
+    UPDATE key_records SET
+        key = CASE WHEN key GLOB 'sha256:*' AND length(key) = 71 THEN coalesce(unhex(substr(key, 8)), key) ELSE key END;
 "];
 
 pub(super) fn prepare(connection: &mut Connection, root: &Path) -> Result<()> {
@@ -144,4 +153,38 @@ pub(super) fn prepare(connection: &mut Connection, root: &Path) -> Result<()> {
         transaction.commit().map_err(Error::db("set up the tables"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::params;
+
+    use super::*;
+    use crate::db::DigestText;
+
+    #[test]
+    fn cache_keys_of_the_first_format_are_found_as_before() {
+        let mut db = Connection::open_in_memory().expect("opens");
+        db.execute_batch(STEPS[0]).expect("the first tables");
+        db.pragma_update(None, "user_version", 1).expect("the first format");
+        let digest = |digit: &str| format!("sha256:{}", digit.repeat(64));
+        let link = params![digest("a"), digest("b"), "", "a name"];
+        db.execute("INSERT INTO key_links VALUES (?1, ?2, 0, 1, ?3, ?4)", link).expect("a link");
+        db.execute("INSERT INTO records VALUES ('r', NULL, x'', 0)", []).expect("a record");
+        db.execute("INSERT INTO key_records VALUES (?, 'r', 5)", [digest("c")]).expect("a key");
+        prepare(&mut db, Path::new("/nowhere")).expect("brought up to date");
+        let target: String = db
+            .query_row(
+                "SELECT target FROM key_links WHERE source = ? AND digest = ? AND selector = ?",
+                params![DigestText(digest("a")), DigestText(digest("b")), DigestText("")],
+                |row| Ok(row.get::<_, DigestText<String>>(0)?.0),
+            )
+            .expect("found");
+        assert_eq!(target, "a name");
+        let key =
+            db.query_row("SELECT key FROM key_records WHERE key = ?", [DigestText(digest("c"))], |row| {
+                Ok(row.get::<_, DigestText<String>>(0)?.0)
+            });
+        assert_eq!(key, Ok(digest("c")));
+    }
 }

@@ -81,7 +81,7 @@ impl LayerHandle {
         if self.is_lazy() {
             return Err(Error::NotUnpacked(self.id().clone()));
         }
-        Ok(self.inner.store.layer_dir(self.id()).join("fs"))
+        Ok(self.inner.store.layer_fs(self.id()))
     }
 
     /// What it was made on top of.

@@ -7,7 +7,7 @@ use kiln_layer::Usage;
 use kiln_layer::tree::CopyHow;
 use kiln_layer::union::{Node, Union};
 use kiln_oci::Digest;
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 
 use super::handle::STATE_READY;
 use super::{LayerHandle, LayerMeta};
@@ -15,7 +15,8 @@ use crate::error::{Error, Result};
 use crate::id::LayerId;
 use crate::mount::MountSource;
 use crate::reference::Ref;
-use crate::store::{Store, now_ms};
+use crate::store::{Store, insert_ref, now_ms};
+use crate::values::insert_value;
 
 /// A new layer's directory, to be filled and committed. Dropping it removes it.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub struct CommitInfo {
     pub usage: Option<Usage>,
     /// The digest of its plain archive.
     pub diff_id: Option<Digest>,
+    /// What is kept with it from the start, by key (see [`crate::Values`]).
+    pub values: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Store {
@@ -81,44 +84,62 @@ impl MutableLayer {
     }
 
     /// Makes it a layer that never changes again, on top of its parent's list.
-    pub fn commit(self, info: CommitInfo) -> Result<Ref> {
-        let parent = self.parent.clone();
-        let store = self.store.clone();
-        let layer = self.commit_layer(info)?;
-        store.append(&parent, &layer)
+    pub fn commit(mut self, info: CommitInfo) -> Result<Ref> {
+        self.settle()?;
+        let inner = &self.store.inner;
+        let (row, list) = inner.db.write("commit a layer", |db| {
+            let row = self.insert(db, &info)?;
+            Ok((row, insert_ref(db, self.parent.row(), row)?))
+        })?;
+        let layer = self.committed(row, info);
+        Ok(self.store.inner.extend(&self.parent, layer, list))
     }
 
     /// Makes it a layer that never changes again.
     pub fn commit_layer(mut self, info: CommitInfo) -> Result<LayerHandle> {
-        let inner = &self.store.inner;
-        let dir = inner.layer_dir(&self.id);
+        self.settle()?;
+        let row = self.store.inner.db.write("commit a layer", |db| self.insert(db, &info))?;
+        Ok(self.committed(row, info))
+    }
+
+    /// Leaves of its directory what the layer is.
+    fn settle(&self) -> Result<()> {
         self.take_native()?;
         // What overlayfs needs only while it is mounted.
-        inner.trash(&dir.join("work"))?;
+        let inner = &self.store.inner;
+        inner.trash(&inner.layer_dir(&self.id).join("work"))
+    }
+
+    fn insert(&self, db: &Transaction<'_>, info: &CommitInfo) -> rusqlite::Result<i64> {
         let now = now_ms();
-        let row = inner.db.write("commit a layer", |db| {
-            db.prepare_cached(
-                "INSERT INTO layers (name, state, base, diff_id, bytes, inodes, created_ms, used_ms, uses,
-                     description, record_type)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)",
-            )?
-            .execute(params![
-                self.id.as_str(),
-                STATE_READY,
-                self.parent.row(),
-                info.diff_id.as_ref().map(Digest::as_str),
-                info.usage.map(|usage| usage.bytes as i64),
-                info.usage.map(|usage| usage.inodes as i64),
-                self.meta.created_ms.unwrap_or(now),
-                now,
-                self.meta.description,
-                self.meta.record_type.as_str(),
-            ])?;
-            Ok(db.last_insert_rowid())
-        })?;
+        db.prepare_cached(
+            "INSERT INTO layers (name, state, base, diff_id, bytes, inodes, created_ms, used_ms, uses,
+                 description, record_type)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)",
+        )?
+        .execute(params![
+            self.id.as_str(),
+            STATE_READY,
+            self.parent.row(),
+            info.diff_id.as_ref().map(Digest::as_str),
+            info.usage.map(|usage| usage.bytes as i64),
+            info.usage.map(|usage| usage.inodes as i64),
+            self.meta.created_ms.unwrap_or(now),
+            now,
+            self.meta.description,
+            self.meta.record_type.as_str(),
+        ])?;
+        let row = db.last_insert_rowid();
+        for (key, value) in &info.values {
+            insert_value(db, row, key, value)?;
+        }
+        Ok(row)
+    }
+
+    fn committed(&mut self, row: i64, info: CommitInfo) -> LayerHandle {
         self.done = true;
-        inner.sync.layer_made();
-        Ok(self.store.new_handle(row, self.id.clone(), self.parent.row(), STATE_READY, info.diff_id))
+        self.store.inner.sync.layer_made();
+        self.store.new_handle(row, self.id.clone(), self.parent.row(), STATE_READY, info.diff_id)
     }
 
     /// Without overlayfs the step wrote into a full copy: what it changed becomes the layer.

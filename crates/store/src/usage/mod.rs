@@ -154,7 +154,7 @@ impl Store {
 
     /// What a layer's directory takes; kept for next time unless it may change.
     fn measure(&self, row: &Row) -> Result<i64> {
-        let dir = self.inner.layer_dir(&row.record.id).join("fs");
+        let dir = self.inner.layer_fs(&row.record.id);
         // Gone in between, or being changed: whatever is there now.
         let Ok(usage) = disk_usage(&dir) else { return Ok(0) };
         if !(row.record.mutable && row.record.in_use) {

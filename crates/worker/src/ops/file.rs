@@ -192,11 +192,8 @@ impl Run {
     fn commit(&self, work: Work) -> Result<Ref> {
         let Work { layer, target, links, .. } = work;
         drop(target);
-        let result = layer.commit(CommitInfo::default())?;
-        if let Some(top) = result.top() {
-            links::keep(self.worker.store(), top, links)?;
-        }
-        Ok(result)
+        let values = links::value(links).into_iter().collect();
+        Ok(layer.commit(CommitInfo { values, ..CommitInfo::default() })?)
     }
 }
 

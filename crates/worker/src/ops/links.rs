@@ -21,15 +21,12 @@ pub fn origins(store: &Store, layer: &LayerHandle) -> Result<Vec<LayerId>> {
     Ok(linked.chain([layer.id().clone()]).collect())
 }
 
-/// Keeps with a new layer which ones it links to.
-pub fn keep(store: &Store, layer: &LayerHandle, mut linked: Vec<LayerId>) -> Result<()> {
-    if linked.is_empty() {
-        return Ok(());
-    }
+/// What is kept with a new layer that links to these, if it does to any.
+pub fn value(mut linked: Vec<LayerId>) -> Option<(&'static str, Vec<u8>)> {
     linked.sort();
     linked.dedup();
     let text: Vec<&str> = linked.iter().map(LayerId::as_str).collect();
-    Ok(store.values().set(layer, LINKS_KEY, text.join("\n").as_bytes(), None)?)
+    (!text.is_empty()).then(|| (LINKS_KEY, text.join("\n").into_bytes()))
 }
 
 /// The origins of whole lists. Those of the last lists are kept: a chain of copies asks for a list that is one layer longer each time.
