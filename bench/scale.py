@@ -124,7 +124,8 @@ def chains(place, steps):
 
 
 def tree(place, vertices, mark):
-    """A graph of about so many file operations: leaves, and stages that copy from ten of the row below."""
+    """A graph of about so many file operations: leaves, and stages that copy from ten of the row below. Each copies one file, so that a
+    larger graph has more steps, and not larger ones."""
     lines, row, count = [], [], 0
     for number in range(max(1, vertices * 9 // 20)):
         lines.append(f"FROM scratch AS l{number}\nCOPY f /l{number}-{mark}\n")
@@ -136,7 +137,7 @@ def tree(place, vertices, mark):
             count += 1
             lines.append(f"FROM scratch AS {name}\n")
             lines += [f"COPY --from={stage} {path} /x/{name}/{at}\n" for at, (stage, path) in enumerate(row[first:first + 10])]
-            above.append((name, f"/x/{name}"))
+            above.append((name, f"/x/{name}/0"))
         row = above
     folder = place.context("".join(lines))
     (folder / "f").write_text("one")

@@ -92,6 +92,19 @@ impl Records {
         })
     }
 
+    /// Whether the topmost layer of a result has an archive. Quicker than to look at the result.
+    pub fn has_blob(&self, id: &RecordId) -> Result<bool> {
+        self.db.read("look up a record", |db| {
+            db.prepare_cached(
+                "SELECT EXISTS (
+                     SELECT 1 FROM records JOIN refs ON refs.id = records.ref
+                     JOIN layer_blobs ON layer_blobs.layer = refs.layer WHERE records.id = ?
+                 )",
+            )?
+            .query_row([id.as_str()], |row| row.get(0))
+        })
+    }
+
     /// Forgets a result, and what cache keys know of it. Its layers stay until they are pruned.
     pub fn remove(&self, id: &RecordId) -> Result<()> {
         self.db.write("remove a record", |db| {

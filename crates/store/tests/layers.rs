@@ -8,8 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use common::{TestStore, is_root, layer, text, write};
 use kiln_spool::{Bounds, Spools};
 use kiln_store::{
-    Backend, CommitInfo, Error, LayerMeta, NamedSpec, PruneOptions, RecordId, RecordType, Ref, Sharing,
-    Store, StoreOptions,
+    Backend, BlobOptions, CommitInfo, Error, LayerMeta, NamedSpec, NoObserver, PruneOptions, RecordId,
+    RecordType, Ref, Sharing, Store, StoreOptions,
 };
 
 #[test]
@@ -81,6 +81,22 @@ fn what_is_dropped_uncommitted_leaves_nothing() {
     drop(new);
     assert!(!dir.exists());
     assert!(t.store.disk_usage(&Default::default()).expect("listed").is_empty());
+}
+
+#[tokio::test]
+async fn a_kept_result_has_one_name_and_says_whether_there_is_a_blob_of_it() {
+    let t = TestStore::new();
+    let records = t.store.records();
+    let a = layer(&t.store, &Ref::scratch(), &[("a", "1")]);
+    let ab = layer(&t.store, &a, &[("b", "2")]);
+    let (below, above) = (records.keep(&a).expect("kept"), records.keep(&ab).expect("kept"));
+    assert_eq!(records.keep(&a).expect("known"), below);
+    assert_eq!(records.get(&above).expect("read").expect("there").reference, ab);
+    t.store.layer_blob(a.top().expect("one"), &BlobOptions::default(), &NoObserver).await.expect("archives");
+    let has = |id: &RecordId| records.has_blob(id).expect("read");
+    assert_eq!((has(&below), has(&above), has(&RecordId::new("unknown"))), (true, false, false));
+    let scratch = records.keep(&Ref::scratch()).expect("kept");
+    assert!(!has(&scratch) && records.get(&scratch).expect("read").expect("there").reference.is_scratch());
 }
 
 #[test]

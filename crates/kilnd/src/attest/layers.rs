@@ -26,6 +26,10 @@ pub fn layers(
         let vertex = found.vertex.and_then(|vertex| Digest::parse(vertex.as_str()).ok());
         let Some(place) = vertex.and_then(|vertex| places.get(&vertex)) else { continue };
         let id = kiln_store::RecordId::new(found.record.record.as_str());
+        // Most steps of most builds have none.
+        if !store.records().has_blob(&id)? {
+            continue;
+        }
         let Some(record) = store.records().get(&id)? else { continue };
         let known = facts.entry(format!("step{place}:{}", found.output)).or_default();
         for chain in chains(store, &record.reference)? {
