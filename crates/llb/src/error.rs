@@ -11,6 +11,9 @@ pub enum Error {
     /// Fewer vertices than a result and its source.
     #[error("invalid LLB with {0} vertexes")]
     TooFewVertices(usize),
+    /// More vertices than [`crate::VERTICES_MAX`].
+    #[error("definition of {0} vertices, at most {max} are taken: split the build into several", max = crate::VERTICES_MAX)]
+    TooManyVertices(usize),
     /// The terminal vertex names no result.
     #[error("invalid LLB with no inputs on last vertex")]
     NoResult,

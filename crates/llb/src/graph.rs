@@ -15,6 +15,9 @@ use crate::op::Op;
 use crate::source_map::{SourceLocation, SourceMap};
 use crate::{caps, name};
 
+/// Most vertices of a definition. Each takes memory as long as it is being built, about 16 KB of the daemon's: with this, 1 GiB.
+pub const VERTICES_MAX: usize = 1 << 16;
+
 /// A checked graph. Vertices that the result does not need are left out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Graph {
@@ -93,10 +96,13 @@ struct Raw {
 }
 
 impl Graph {
-    /// Reads and checks a definition, capabilities included. Bounded by the definition's own size.
+    /// Reads and checks a definition, capabilities included. Bounded by the definition's own size, and by [`VERTICES_MAX`].
     pub fn load(definition: &pb::Definition) -> Result<Self, Error> {
         if definition.def.is_empty() {
             return Err(Error::EmptyDefinition);
+        }
+        if definition.def.len() > VERTICES_MAX {
+            return Err(Error::TooManyVertices(definition.def.len()));
         }
         let mut raws: IndexMap<Digest, Raw> = IndexMap::with_capacity(definition.def.len());
         let mut last = None;

@@ -37,7 +37,7 @@ pub use build::{
 pub use constraints::{Constraints, MarshalOptions};
 pub use env::EnvList;
 pub use error::Error;
-pub use graph::{Edge, Graph, Vertex};
+pub use graph::{Edge, Graph, VERTICES_MAX, Vertex};
 pub use metadata::{DESCRIPTION_CUSTOM_NAME, LinuxResources, OpMetadata, ProgressGroup};
 pub use node::{LateOutput, Output};
 pub use op::{

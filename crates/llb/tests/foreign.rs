@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use kiln_llb::{
     Constraints, Error, Graph, LateOutput, MarshalOptions, RunInfo, SourceLocation, SourceMap, SourceOp,
-    State, caps,
+    State, VERTICES_MAX, caps,
 };
 use kiln_oci::{Digest, Platform};
 use kiln_proto::pb;
@@ -52,6 +52,16 @@ fn empty_and_broken_definitions() {
         ..Default::default()
     };
     assert_eq!(refused(&no_result), "invalid LLB with no inputs on last vertex");
+}
+
+#[test]
+fn definitions_larger_than_memory_has_room_for() {
+    let of = |vertices| definition(vec![source("local://a"); vertices - 1], 0);
+    assert_eq!(Graph::load(&of(VERTICES_MAX)).expect("loads").vertices().count(), 1);
+    assert_eq!(
+        refused(&of(VERTICES_MAX + 1)),
+        "definition of 65537 vertices, at most 65536 are taken: split the build into several"
+    );
 }
 
 #[test]
