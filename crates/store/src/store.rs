@@ -332,17 +332,14 @@ impl Inner {
 
     /// Makes a layer's directory and the one for its content, which is given back.
     pub(crate) fn make_layer_dirs(&self, id: &LayerId) -> Result<PathBuf> {
-        let make = |path: &Path, mode| {
-            std::fs::DirBuilder::new().mode(mode).create(path).map_err(Error::io("create", path))
-        };
-        let dir = self.layer_dir(id);
-        match self.sites.as_ref().and_then(|sites| sites.make(id.as_str(), 0o700)) {
-            Some(made) => std::fs::rename(made, &dir).map_err(Error::io("create", &dir))?,
-            None => make(&dir, 0o700)?,
+        // The inner one is the root of what is built.
+        let (mode, fs_mode) = (0o700, 0o755);
+        let (dir, fs) = (self.layer_dir(id), self.layer_fs(id));
+        if !self.sites.as_ref().is_some_and(|sites| sites.make(&dir, mode, fs_mode)) {
+            for (path, mode) in [(&dir, mode), (&fs, fs_mode)] {
+                std::fs::DirBuilder::new().mode(mode).create(path).map_err(Error::io("create", path))?;
+            }
         }
-        let fs = dir.join("fs");
-        // The root of what is built.
-        make(&fs, 0o755)?;
         Ok(fs)
     }
 
