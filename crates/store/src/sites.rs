@@ -44,13 +44,12 @@ const SLOW_INODES: u64 = 1000;
 /// Sites that are tried for one layer.
 const TRIES_MAX: usize = 8;
 
-/// ext2, ext3 and ext4 have the same number (`statfs(2)`).
-const EXT_MAGIC: i64 = 0xEF53;
-
 /// The sites of a state directory.
 #[derive(Debug)]
 pub(crate) struct Sites {
     dir: PathBuf,
+    /// From here on a directory took long.
+    slow: Duration,
     found: OnceLock<Vec<Site>>,
     state: Mutex<State>,
 }
@@ -63,43 +62,21 @@ struct Site {
 
 #[derive(Debug, Default)]
 struct State {
-    removed: Removed,
+    /// What was removed, by region, and when the last of it was.
+    removed: BTreeMap<u64, (u64, Instant)>,
     /// When each site was last used, in uses.
     used: Vec<u64>,
     uses: u64,
 }
 
-/// How many inodes were removed lately, by region.
+/// How many inodes were removed, by region.
 #[derive(Debug, Default)]
-pub(crate) struct Removed {
-    regions: BTreeMap<u64, (u64, Option<Instant>)>,
-}
+pub(crate) struct Removed(BTreeMap<u64, u64>);
 
 impl Removed {
     /// The inode of a file that was removed.
     pub(crate) fn add(&mut self, inode: u64) {
-        self.add_in(inode / REGION, 1);
-    }
-
-    fn add_in(&mut self, region: u64, count: u64) {
-        self.regions.entry(region).or_default().0 += count;
-    }
-
-    fn take_in(&mut self, other: Self, now: Instant) {
-        self.regions.retain(|_, (_, when)| when.is_some_and(|when| now - when < REMEMBERED));
-        for (region, (count, _)) in other.regions {
-            let known = self.regions.entry(region).or_default();
-            *known = (known.0 + count, Some(now));
-        }
-    }
-
-    fn near(&self, region: u64, now: Instant) -> u64 {
-        let lately = |when: Option<Instant>| when.is_some_and(|when| now - when < REMEMBERED);
-        self.regions
-            .range(region..region + REACH)
-            .filter(|(_, (_, when))| lately(*when))
-            .map(|(_, (count, _))| count)
-            .sum()
+        *self.0.entry(inode / REGION).or_default() += 1;
     }
 }
 
@@ -110,7 +87,7 @@ impl Sites {
     }
 
     fn at(dir: PathBuf) -> Self {
-        Self { dir, found: OnceLock::new(), state: Mutex::default() }
+        Self { dir, slow: SLOW, found: OnceLock::new(), state: Mutex::default() }
     }
 
     /// Makes the directory `place`, and `fs` in it, by way of a site. `false`: nothing was made.
@@ -121,22 +98,24 @@ impl Sites {
             let Some(chosen) = self.state().choose(sites, Instant::now()) else { return false };
             let site = &sites[chosen];
             let path = site.path.join(name);
-            let took = make_pair(&path, mode, fs_mode);
-            let good = took.as_ref().is_ok_and(|took| *took < SLOW || tries == TRIES_MAX);
-            if good && std::fs::rename(&path, place).is_ok() {
-                return true;
+            let made = make_pair(&path, mode, fs_mode);
+            let last = made.is_err() || tries == TRIES_MAX;
+            if last || made.as_ref().is_ok_and(|took| *took < self.slow) {
+                let moved = made.is_ok() && std::fs::rename(&path, place).is_ok();
+                if !moved {
+                    remove_pair(&path);
+                }
+                return moved;
             }
-            self.state().slow(site);
-            if remove_pair(&path).is_err() || good || took.is_err() {
-                return false;
-            }
+            self.removed(Removed([(site.region, SLOW_INODES)].into()));
+            remove_pair(&path);
         }
         false
     }
 
     /// These were removed from the disk just now.
     pub(crate) fn removed(&self, removed: Removed) {
-        self.state().removed.take_in(removed, Instant::now());
+        self.state().take_in(removed, Instant::now());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -147,17 +126,24 @@ impl Sites {
 impl State {
     fn choose(&mut self, sites: &[Site], now: Instant) -> Option<usize> {
         self.used.resize(sites.len(), 0);
-        let rank = |at: &usize| (self.removed.near(sites[*at].region, now), self.used[*at]);
+        let rank = |at: &usize| (self.removed_near(sites[*at].region, now), self.used[*at]);
         let chosen = (0..sites.len()).min_by_key(rank)?;
         self.uses += 1;
         self.used[chosen] = self.uses;
         Some(chosen)
     }
 
-    fn slow(&mut self, site: &Site) {
-        let mut removed = Removed::default();
-        removed.add_in(site.region, SLOW_INODES);
-        self.removed.take_in(removed, Instant::now());
+    fn take_in(&mut self, removed: Removed, now: Instant) {
+        self.removed.retain(|_, (_, when)| now - *when < REMEMBERED);
+        for (region, count) in removed.0 {
+            let known = self.removed.entry(region).or_insert((0, now));
+            *known = (known.0 + count, now);
+        }
+    }
+
+    fn removed_near(&self, region: u64, now: Instant) -> u64 {
+        let near = self.removed.range(region..region + REACH);
+        near.filter(|(_, (_, when))| now - *when < REMEMBERED).map(|(_, (count, _))| count).sum()
     }
 }
 
@@ -169,10 +155,10 @@ fn make_pair(path: &Path, mode: u32, fs_mode: u32) -> std::io::Result<Duration> 
     Ok(begun.elapsed())
 }
 
-fn remove_pair(path: &Path) -> std::io::Result<()> {
-    // Where it is not there, or not empty, the outer one tells.
+/// What cannot be removed is, at the next start.
+fn remove_pair(path: &Path) {
     let _ = std::fs::remove_dir(path.join("fs"));
-    std::fs::remove_dir(path)
+    let _ = std::fs::remove_dir(path);
 }
 
 /// The sites that are there, or new ones. What a crash left in them goes.
@@ -183,7 +169,7 @@ fn find(dir: &Path) -> Vec<Site> {
         let path = entry.path();
         for left in std::fs::read_dir(&path).into_iter().flatten().flatten() {
             // Nothing else is made in it before it is moved.
-            let _ = remove_pair(&left.path());
+            remove_pair(&left.path());
         }
         sites.push(Site { path, region: meta.ino() / REGION });
     }
@@ -224,11 +210,10 @@ fn make_sites(dir: &Path) -> std::io::Result<Vec<Site>> {
 
 /// Whether the disk is ext4 without a journal, as far as the system says.
 fn keeps_removed_inodes(root: &Path) -> bool {
-    let ext = rustix::fs::statfs(root).is_ok_and(|fs| fs.f_type == EXT_MAGIC);
-    ext && journal_task(root).is_some_and(|task| task.trim() == "<none>")
+    journal_task(root).is_some_and(|task| task.trim() == "<none>")
 }
 
-/// What the kernel says of the process that writes the journal of the file system there.
+/// What the kernel says of the process that writes the journal of the file system there; `None` if it is not ext4.
 fn journal_task(root: &Path) -> Option<String> {
     let device = root.metadata().ok()?.dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
@@ -264,23 +249,15 @@ mod tests {
     #[test]
     fn nothing_begins_near_what_was_removed_until_that_is_over() {
         let (sites, mut state, now) = (sites(&[0, 100, 200]), State::default(), Instant::now());
-        state.removed.take_in(removed(&[(5, 700), (99, 800), (211, 10)]), now);
+        state.take_in(removed(&[(5, 700), (99, 800), (211, 10)]), now);
         let chosen: Vec<_> = (0..3).map(|_| state.choose(&sites, now)).collect();
         assert_eq!(chosen, [1, 1, 1].map(Some), "99 is before it, the others have something near");
-        state.removed.take_in(removed(&[(100, 800)]), now);
+        state.take_in(removed(&[(100, 800)]), now);
         assert_eq!(state.choose(&sites, now), Some(2), "where least was removed");
         let later = now + REMEMBERED;
         assert_eq!(state.choose(&sites, later), Some(0));
-        state.removed.take_in(Removed::default(), later);
-        assert!(state.removed.regions.is_empty(), "forgotten");
-    }
-
-    #[test]
-    fn a_place_where_it_took_long_is_left_alone() {
-        let (sites, mut state) = (sites(&[0, 100, 200]), State::default());
-        state.slow(&sites[0]);
-        let chosen: Vec<_> = (0..3).map(|_| state.choose(&sites, Instant::now())).collect();
-        assert_eq!(chosen, [1, 2, 1].map(Some));
+        state.take_in(Removed::default(), later);
+        assert!(state.removed.is_empty(), "forgotten");
     }
 
     #[test]
@@ -303,6 +280,20 @@ mod tests {
         assert!(Sites::at(at.clone()).make(&dir.path().join("other"), 0o700, 0o755));
         assert!(!left.exists());
         assert_eq!(names(&at), sites, "they are the same");
+    }
+
+    #[test]
+    fn where_it_takes_long_another_place_is_tried_a_few_times() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (at, layer) = (dir.path().join("sites"), dir.path().join("layer"));
+        let sites = Sites { slow: Duration::ZERO, ..Sites::at(at.clone()) };
+        assert!(sites.make(&layer, 0o700, 0o755));
+        assert!(layer.join("fs").exists());
+        let slow: u64 = sites.state().removed.values().map(|(count, _)| count).sum();
+        assert_eq!(slow, (TRIES_MAX as u64 - 1) * SLOW_INODES, "the last place has to do");
+        let left = |site: std::io::Result<std::fs::DirEntry>| std::fs::read_dir(site.expect("reads").path());
+        let left = std::fs::read_dir(&at).expect("reads").map(|site| left(site).expect("reads").count());
+        assert_eq!(left.sum::<usize>(), 0);
     }
 
     #[test]
