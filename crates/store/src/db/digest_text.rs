@@ -27,11 +27,7 @@ impl FromSql for DigestText<String> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         match value {
             ValueRef::Blob(bytes) if bytes.len() == BYTES => {
-                let mut text = String::with_capacity(PREFIX.len() + 2 * BYTES);
-                text.push_str(PREFIX);
-                let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
-                bytes.iter().for_each(|byte| text.extend([digit(byte >> 4), digit(byte & 15)]));
-                Ok(Self(text))
+                Ok(Self(PREFIX.to_owned() + &hex::encode(bytes)))
             }
             ValueRef::Text(_) => String::column_result(value).map(Self),
             _ => Err(FromSqlError::InvalidType),
@@ -40,17 +36,10 @@ impl FromSql for DigestText<String> {
 }
 
 fn packed(text: &str) -> Option<[u8; BYTES]> {
-    let digits: &[u8; 2 * BYTES] = text.strip_prefix(PREFIX)?.as_bytes().try_into().ok()?;
-    let value = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    };
+    let digits =
+        text.strip_prefix(PREFIX).filter(|digits| !digits.contains(|c: char| c.is_ascii_uppercase()))?;
     let mut bytes = [0; BYTES];
-    for (byte, pair) in bytes.iter_mut().zip(digits.as_chunks().0) {
-        let [high, low] = *pair;
-        *byte = value(high)? << 4 | value(low)?;
-    }
+    hex::decode_to_slice(digits, &mut bytes).ok()?;
     Some(bytes)
 }
 

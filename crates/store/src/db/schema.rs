@@ -128,12 +128,12 @@ const STEPS: &[&str] = &["
 ", "
     -- Digests in cache keys are stored as their bytes (see `DigestText`).
     UPDATE key_links SET
-        source = CASE WHEN source GLOB 'sha256:*' AND length(source) = 71 THEN coalesce(unhex(substr(source, 8)), source) ELSE source END,
-        digest = CASE WHEN digest GLOB 'sha256:*' AND length(digest) = 71 THEN coalesce(unhex(substr(digest, 8)), digest) ELSE digest END,
-        selector = CASE WHEN selector GLOB 'sha256:*' AND length(selector) = 71 THEN coalesce(unhex(substr(selector, 8)), selector) ELSE selector END,
-        target = CASE WHEN target GLOB 'sha256:*' AND length(target) = 71 THEN coalesce(unhex(substr(target, 8)), target) ELSE target END;
+        source = CASE WHEN source GLOB 'sha256:*' AND length(source) = 71 AND source NOT GLOB '*[A-F]*' THEN coalesce(unhex(substr(source, 8)), source) ELSE source END,
+        digest = CASE WHEN digest GLOB 'sha256:*' AND length(digest) = 71 AND digest NOT GLOB '*[A-F]*' THEN coalesce(unhex(substr(digest, 8)), digest) ELSE digest END,
+        selector = CASE WHEN selector GLOB 'sha256:*' AND length(selector) = 71 AND selector NOT GLOB '*[A-F]*' THEN coalesce(unhex(substr(selector, 8)), selector) ELSE selector END,
+        target = CASE WHEN target GLOB 'sha256:*' AND length(target) = 71 AND target NOT GLOB '*[A-F]*' THEN coalesce(unhex(substr(target, 8)), target) ELSE target END;
     UPDATE key_records SET
-        key = CASE WHEN key GLOB 'sha256:*' AND length(key) = 71 THEN coalesce(unhex(substr(key, 8)), key) ELSE key END;
+        key = CASE WHEN key GLOB 'sha256:*' AND length(key) = 71 AND key NOT GLOB '*[A-F]*' THEN coalesce(unhex(substr(key, 8)), key) ELSE key END;
 "];
 
 pub(super) fn prepare(connection: &mut Connection, root: &Path) -> Result<()> {
@@ -170,17 +170,21 @@ mod tests {
         let digest = |digit: &str| format!("sha256:{}", digit.repeat(64));
         let link = params![digest("a"), digest("b"), "", "a name"];
         db.execute("INSERT INTO key_links VALUES (?1, ?2, 0, 1, ?3, ?4)", link).expect("a link");
+        let upper = digest("a").replace('a', "A").replace("shA", "sha");
+        let other = params![upper, digest("b"), "", "another"];
+        db.execute("INSERT INTO key_links VALUES (?1, ?2, 0, 1, ?3, ?4)", other).expect("a link");
         db.execute("INSERT INTO records VALUES ('r', NULL, x'', 0)", []).expect("a record");
         db.execute("INSERT INTO key_records VALUES (?, 'r', 5)", [digest("c")]).expect("a key");
         prepare(&mut db, Path::new("/nowhere")).expect("brought up to date");
-        let target: String = db
-            .query_row(
+        let target = |source: &str| {
+            db.query_row(
                 "SELECT target FROM key_links WHERE source = ? AND digest = ? AND selector = ?",
-                params![DigestText(digest("a")), DigestText(digest("b")), DigestText("")],
+                params![DigestText(source), DigestText(digest("b")), DigestText("")],
                 |row| Ok(row.get::<_, DigestText<String>>(0)?.0),
             )
-            .expect("found");
-        assert_eq!(target, "a name");
+        };
+        assert_eq!(target(&digest("a")), Ok("a name".to_owned()));
+        assert_eq!(target(&upper), Ok("another".to_owned()), "as it was written");
         let key =
             db.query_row("SELECT key FROM key_records WHERE key = ?", [DigestText(digest("c"))], |row| {
                 Ok(row.get::<_, DigestText<String>>(0)?.0)
