@@ -44,6 +44,9 @@ fn results(store: &dyn KeyStore) {
     // The same record again renews its time.
     store.add_record(&key("b"), &record("r1", 9)).expect("add");
     assert_eq!(store.records(&key("b")).expect("records"), [record("r1", 9)]);
+    store.save(&[(key("c"), link(0, "op"), key("b"))], &key("b"), &record("r2", 3)).expect("save");
+    assert_eq!(store.links(&key("c"), &link(0, "op")).expect("links"), [key("b")]);
+    assert!(store.records(&key("b")).expect("records").contains(&record("r2", 3)));
     let mut all = store.all_records().expect("all");
     all.sort();
     assert_eq!(all, [RecordId::new("r1"), RecordId::new("r2")]);

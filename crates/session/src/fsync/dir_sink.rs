@@ -103,7 +103,6 @@ pub struct DirSink {
     links: Places,
     differ: Differ,
     existing: Existing,
-    /// Holds as long as the transfer.
     /// Taken back before the sender hears that all is there, or with the sink.
     spread: Option<Spread>,
     alive: Alive,
